@@ -1,0 +1,5 @@
+"""Shared code of the lessons. `from utils import load_pretrained` is where a reader starts."""
+
+from .pretrained import available_models, load_pretrained
+
+__all__ = ["available_models", "load_pretrained"]

@@ -1,0 +1,124 @@
+"""Captions for Moving MNIST: a grammar, its tokenizer, and a small text encoder trained with the video model.
+
+    caption := phrase ("and" phrase){0,2}       every phrase has a direction, or none has
+    phrase  := digit ["moving" direction]
+    digit   := "0".."9" | "zero".."nine"
+    direction := "right" | "up right" | "up" | "up left" | "left" | "down left" | "down" | "down right"
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIRECTIONS = ("right", "up right", "up", "up left", "left", "down left", "down", "down right")  # octant k is centred on 45k degrees
+MAX_DIGITS = 3
+VOCABULARY = ("<pad>", *map(str, range(10)), "and", "moving", "up", "down", "left", "right")
+MAX_TOKENS = MAX_DIGITS * 4 + MAX_DIGITS - 1
+EXAMPLES = "'3 and 7', 'three and 7', '3 moving left and 7 moving up right'"
+_NUMERAL = {**{str(d): d for d in range(10)}, **{word: d for d, word in enumerate(DIGIT_WORDS)}}
+_TOKEN = {word: index for index, word in enumerate(VOCABULARY)}
+
+
+class CaptionError(ValueError):
+    """A caption outside the grammar; the message names the word and shows captions that are valid."""
+
+
+@dataclass(frozen=True)
+class Caption:
+    """What a caption says: one to three digits, and for each a direction (index into DIRECTIONS), or None."""
+
+    digits: tuple[int, ...]
+    directions: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.digits) <= MAX_DIGITS or any(d not in range(10) for d in self.digits):
+            raise CaptionError(f"A caption has one to {MAX_DIGITS} digits from 0 to 9, not {self.digits}.")
+        if self.directions is not None:
+            if len(self.directions) != len(self.digits) or any(d not in range(8) for d in self.directions):
+                raise CaptionError(f"Give each of the {len(self.digits)} digits a direction from 0 to 7, not {self.directions}.")
+
+    def __str__(self) -> str:
+        if self.directions is None:
+            return " and ".join(map(str, self.digits))
+        return " and ".join(f"{d} moving {DIRECTIONS[k]}" for d, k in zip(self.digits, self.directions))
+
+
+def parse(text: str) -> Caption:
+    """Read a caption. `str(parse(text))` is its canonical form and `parse(str(caption)) == caption`.
+
+    Raises CaptionError for anything outside the grammar.
+    """
+    if not isinstance(text, str):
+        raise CaptionError(f"A caption is a string such as {EXAMPLES}, not {type(text).__name__}.")
+    words = text.lower().split()
+    for word in words:
+        if word not in _NUMERAL and word not in _TOKEN or word == "<pad>":
+            raise CaptionError(f"Unknown word {word!r} in the caption {text!r}. Valid captions: {EXAMPLES}. "
+                               f"Directions: {', '.join(DIRECTIONS)}.")
+    digits, directions = [], []
+    for phrase in " ".join(words).split(" and "):
+        first, *rest = phrase.split() or [""]
+        if first not in _NUMERAL:
+            raise CaptionError(f"Expected a digit where the caption {text!r} has {first or 'nothing'!r}. Valid captions: {EXAMPLES}.")
+        digits.append(_NUMERAL[first])
+        if not rest:
+            continue
+        direction = " ".join(rest[1:])
+        if rest[0] != "moving" or direction not in DIRECTIONS:
+            raise CaptionError(f"Expected 'moving' and one of {', '.join(DIRECTIONS)} after {first!r}, "
+                               f"not {' '.join(rest)!r}. Valid captions: {EXAMPLES}.")
+        directions.append(DIRECTIONS.index(direction))
+    if directions and len(directions) != len(digits):
+        raise CaptionError(f"Give a direction for every digit or for none: {text!r}. Valid captions: {EXAMPLES}.")
+    return Caption(tuple(digits), tuple(directions) or None)
+
+
+def octant(velocity: torch.Tensor) -> torch.Tensor:
+    """(..., 2) velocities as (row, column) to (...) int64 indices into DIRECTIONS; rows grow downwards."""
+    angle = torch.atan2(-velocity[..., 0], velocity[..., 1])
+    return torch.round(angle / (math.pi / 4)).long() % 8
+
+
+def tokenize(captions: Sequence[str]) -> torch.Tensor:
+    """N captions to (N, MAX_TOKENS) int64 indices into VOCABULARY, padded with 0. Raises CaptionError."""
+    tokens = torch.zeros(len(captions), MAX_TOKENS, dtype=torch.long)
+    for row, text in enumerate(captions):
+        for column, word in enumerate(str(parse(text)).split()):
+            tokens[row, column] = _TOKEN[word]
+    return tokens
+
+
+class TextEncoder(nn.Module):
+    """Tokens to one vector a caption: two transformer layers, then attention pooling.
+
+    Stands where *Video Diffusion Models* (section 4.3) uses BERT-large with attention pooling; the grammar has
+    seventeen words, so it is small and trained along with the network.
+    """
+
+    def __init__(self, width: int, out_dim: int, layers: int = 2, heads: int = 4) -> None:
+        super().__init__()
+        self.heads = heads
+        self.words = nn.Embedding(len(VOCABULARY), width)
+        self.positions = nn.Parameter(torch.randn(MAX_TOKENS, width) * 0.02)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+            for _ in range(layers))
+        self.query = nn.Parameter(torch.randn(width) * width**-0.5)
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, out_dim)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, L) int64 tokens -> (B, out_dim)."""
+        padding = tokens == 0
+        x = self.words(tokens) + self.positions[: tokens.shape[1]]  # (B, L, width)
+        for layer in self.layers:
+            x = layer(x, src_key_padding_mask=padding)
+        x = self.norm(x)
+        weights = (x @ self.query).masked_fill(padding, -math.inf).softmax(dim=1)
+        return self.out(torch.einsum("b l, b l d -> b d", weights, x))

@@ -1,0 +1,206 @@
+"""MNIST (shipped with the repository) and Moving MNIST made on the fly with the labels it never had.
+
+Moving MNIST: Srivastava et al. 2015 (arXiv 1502.04681). Two 28-pixel digits on a 64 x 64 canvas, bouncing off its walls.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+from .captions import MAX_DIGITS, Caption, octant
+from .runtime import ASSETS, generator
+
+MNIST_FILE = ASSETS / "mnist.npz"
+MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
+SPLITS = ("train", "validation", "test")
+CANVAS, DIGIT = 64, 28  # pixels; the published sizes
+CAPTION_KINDS = ("digits", "motion", "mixed")
+
+
+class DataError(RuntimeError):
+    """A data file that is missing or damaged; the message says what to do."""
+
+
+@lru_cache(maxsize=4)
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        raise DataError(f"{path.name} is not in {path.parent.name}/: restore it with `git checkout -- assets/mnist.npz`.")
+    if hashlib.sha256(path.read_bytes()).hexdigest() != MNIST_SHA256:
+        raise DataError(f"{path.name} is damaged (its checksum differs): restore it with `git checkout -- assets/mnist.npz`.")
+    with np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
+def mnist(split: str, path: Path = MNIST_FILE) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (N, 28, 28) uint8 0-255 and labels (N,) int64 of MNIST (LeCun, Cortes, Burges; CC BY-SA 3.0).
+
+    "train" is the first 55,000 training images, "validation" the other 5,000, "test" the 10,000 test images.
+    Raises DataError when the file is missing or damaged, ValueError for another split.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"split must be one of {', '.join(SPLITS)}, not {split!r}.")
+    arrays = _arrays(Path(path))
+    part = {"train": slice(0, 55_000), "validation": slice(55_000, None), "test": slice(None)}[split]
+    source = "test" if split == "test" else "train"
+    return torch.from_numpy(arrays[f"x_{source}"][part]), torch.from_numpy(arrays[f"y_{source}"][part]).long()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a dataset's `sample(num)` returns. Fields that a dataset does not have are None.
+
+    video (N, C, T, H, W) float32 in [-1, 1] (images: T = 1); labels (N, digits) int64; position and velocity
+    (N, digits, T, 2) float32 as (row, column) in pixels of the image: position of the digit's top-left corner before it
+    is truncated to whole pixels of the canvas, velocity[k] carries frame k to frame k + 1; captions: N strings.
+    """
+
+    video: torch.Tensor
+    labels: torch.Tensor
+    position: torch.Tensor | None = None
+    velocity: torch.Tensor | None = None
+    captions: list[str] | None = None
+
+
+class _Stream:
+    """Batches by number: batch `index` depends on the seed and the index alone, so a resumed run sees the same data."""
+
+    seed: int
+    _next = 0
+
+    def _generator(self, index: int | None) -> torch.Generator:
+        if index is None:
+            index, self._next = self._next, self._next + 1
+        return generator(self.seed, index)
+
+
+class MNIST(_Stream):
+    """MNIST digits as one-frame clips, drawn at random.
+
+    split: as for `mnist`. device: where the images are kept and `video` is made.
+    """
+
+    def __init__(self, split: str = "train", seed: int = 0, device: torch.device | str = "cpu") -> None:
+        images, self.digits = mnist(split)
+        self.images, self.seed = images.to(device), seed
+
+    def sample(self, num: int, index: int | None = None) -> Batch:
+        """`num` images, video (num, 1, 1, 28, 28). `index` numbers the batch; without it, batches follow each other."""
+        g = self._generator(index)
+        chosen = torch.randint(len(self.images), (num,), generator=g)
+        video = self.images[chosen.to(self.images.device)].float() / 127.5 - 1
+        labels = self.digits[chosen]
+        return Batch(rearrange(video, "b h w -> b 1 1 h w"), labels[:, None], captions=[str(int(d)) for d in labels])
+
+
+class MovingMNIST(_Stream):
+    """Endless Moving MNIST with labels, trajectories and captions.
+
+    split: whose digits ("train", "validation", "test" never share one). image_size: 64 or a divisor of it (the 64-pixel
+    canvas is averaged down). num_frames: 1 or more. num_digits: 1 to 3. frame_skip: keep every k-th frame. speed: share of
+    the free range (36 of 64 pixels) that a digit travels in one frame of the fine clock, before skipping; the published
+    value is 0.1. captions: "digits" ("3 and 7"), "motion" ("3 moving left and 7 moving up"), "mixed" (half and half), or None.
+    device: where the digits are kept and `video` is made; the random numbers come from the CPU and are the same everywhere.
+    """
+
+    def __init__(self, split: str = "train", seed: int = 0, image_size: int = 32, num_frames: int = 16, num_digits: int = 2,
+                 frame_skip: int = 1, captions: str | None = "digits", speed: float = 0.1,
+                 device: torch.device | str = "cpu") -> None:
+        if image_size < 8 or CANVAS % image_size:
+            raise ValueError(f"image_size must divide {CANVAS} and be at least 8 (32 and 64 are usual), not {image_size}.")
+        if num_frames < 1 or frame_skip < 1:
+            raise ValueError(f"num_frames and frame_skip must be at least 1, not {num_frames} and {frame_skip}.")
+        if num_digits not in range(1, MAX_DIGITS + 1):
+            raise ValueError(f"num_digits must be from 1 to {MAX_DIGITS}, not {num_digits}.")
+        if captions is not None and captions not in CAPTION_KINDS:
+            raise ValueError(f"captions must be None or one of {', '.join(CAPTION_KINDS)}, not {captions!r}.")
+        if speed < 0:
+            raise ValueError(f"speed must not be negative; got {speed}.")
+        images, self.digits = mnist(split)
+        self.images = images.to(device)
+        self.seed, self.image_size, self.num_frames, self.num_digits = seed, image_size, num_frames, num_digits
+        self.frame_skip, self.captions, self.speed = frame_skip, captions, speed
+
+    def sample(self, num: int, index: int | None = None) -> Batch:
+        """`num` clips as a Batch. `index` numbers the batch; without it, batches follow each other."""
+        if num < 1:
+            raise ValueError(f"num must be at least 1, not {num}.")
+        g = self._generator(index)
+        chosen = torch.randint(len(self.images), (num, self.num_digits), generator=g)
+        position, velocity = trajectories(num, self.num_digits, self.num_frames, self.speed, self.frame_skip, g)
+        device = self.images.device
+        canvas = render(self.images[chosen.to(device)], position.to(device))
+        video = shrink(canvas, self.image_size)
+        to_pixels = (CANVAS - DIGIT) * self.image_size / CANVAS
+        labels = self.digits[chosen]
+        captions = None
+        if self.captions is not None:
+            octants = octant(velocity[:, :, 0])
+            with_motion = {"digits": torch.zeros(num), "motion": torch.ones(num),
+                           "mixed": torch.rand(num, generator=g).round()}[self.captions].bool()
+            captions = [str(Caption(tuple(d), tuple(o) if m else None))
+                        for d, o, m in zip(labels.tolist(), octants.tolist(), with_motion.tolist())]
+        return Batch(rearrange(video, "b t h w -> b 1 t h w"), labels, (position * to_pixels).float(),
+                     (velocity * to_pixels).float(), captions)
+
+    def batches(self, num: int) -> Iterator[Batch]:
+        """Batches of `num` clips without end."""
+        while True:
+            yield self.sample(num)
+
+
+def trajectories(num: int, num_digits: int, num_frames: int, speed: float, frame_skip: int,
+                 g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bouncing paths in the unit square: position and velocity, each (num, num_digits, num_frames, 2) float64.
+
+    The published rule: start anywhere, direction uniform on the circle; each frame move, clamp to the wall that was
+    passed and flip that component, then record. Velocity is a kept frame's: `frame_skip` times the fine clock's.
+    """
+    start = torch.rand(num, num_digits, 2, generator=g, dtype=torch.float64)
+    angle = torch.rand(num, num_digits, generator=g, dtype=torch.float64) * 2 * math.pi
+    where, step = start, speed * torch.stack([angle.sin(), angle.cos()], dim=-1)
+    positions, velocities = [], []
+    for frame in range((num_frames - 1) * frame_skip + 1):
+        where = where + step
+        step = torch.where((where <= 0) | (where >= 1), -step, step)
+        where = where.clamp(0, 1)
+        if frame % frame_skip == 0:
+            positions.append(where)
+            velocities.append(step * frame_skip)
+    return torch.stack(positions, dim=2), torch.stack(velocities, dim=2)
+
+
+def render(digits: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """Paste digits on the canvas, at positions truncated to whole pixels, overlap by maximum.
+
+    digits (B, D, 28, 28) uint8; position (B, D, T, 2) in [0, 1] -> (B, T, 64, 64) uint8.
+    """
+    b, d, t, _ = position.shape
+    free = CANVAS - DIGIT
+    corner = (position * free).long()  # (B, D, T, 2), 0..36
+    padded = F.pad(digits, (free, free, free, free))  # (B, D, 100, 100): every shift of the canvas is a window of it
+    windows = padded.unfold(2, CANVAS, 1).unfold(3, CANVAS, 1)  # (B, D, 37, 37, 64, 64), a view
+    clip = torch.arange(b, device=digits.device)[:, None]
+    canvas = None
+    for k in range(d):
+        layer = windows[clip, k, free - corner[:, k, :, 0], free - corner[:, k, :, 1]]  # (B, T, 64, 64)
+        canvas = layer if canvas is None else torch.maximum(canvas, layer)
+    return canvas
+
+
+def shrink(canvas: torch.Tensor, image_size: int) -> torch.Tensor:
+    """(B, T, 64, 64) uint8 -> (B, T, image_size, image_size) float32 in [-1, 1], averaging whole blocks of pixels."""
+    factor = canvas.shape[-1] // image_size
+    video = canvas.float()
+    if factor > 1:
+        video = F.avg_pool2d(video, factor)
+    return video / 127.5 - 1

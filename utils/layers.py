@@ -1,0 +1,150 @@
+"""The pieces of the U-Nets: embeddings, residual block, attention over space and over time, resampling.
+
+Features travel as (B*T, C, H, W): a 1x3x3 convolution over a clip *is* a 3x3 convolution over its frames, and the 2D kernel
+is the fast one. Normalisation is per frame, so frames meet nowhere but in `TemporalAttention`.
+Every block ends in a zero-initialised layer on a residual branch: at the start the network passes its input through.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+
+def zero_init(layer: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
+    """The same layer with weight and bias set to zero."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation, eight groups where they divide the channels."""
+    return nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+class LogSNREmbedding(nn.Module):
+    """(B,) log-SNR -> (B, dim): sinusoids of the log-SNR rescaled from [-20, 20] to [0, 1000], then an MLP."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, log_snr: torch.Tensor) -> torch.Tensor:
+        position = (log_snr.double().clamp(-20, 20) + 20) * 25  # 0 .. 1000
+        half = self.dim // 2
+        frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=log_snr.device, dtype=torch.float64) / half)
+        angle = position[:, None] * frequency
+        return self.mlp(torch.cat([angle.sin(), angle.cos()], dim=1).to(self.mlp[0].weight.dtype))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions a frame; the embedding is *added* between them (*Video Diffusion Models*, section 3)."""
+
+    def __init__(self, in_channels: int, out_channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = group_norm(in_channels), nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.embed = nn.Linear(embed_dim, out_channels)
+        self.norm2, self.conv2 = group_norm(out_channels), zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Identity() if in_channels == out_channels else nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
+        """x (B*T, C, H, W), embedding (B*T, embed_dim) -> (B*T, out_channels, H, W)."""
+        h = self.conv1(F.silu(self.norm1(x)))
+        h = h + self.embed(F.silu(embedding))[:, :, None, None]
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+class SpatialAttention(nn.Module):
+    """Self-attention among the positions of one frame; frames are batch."""
+
+    def __init__(self, channels: int, head_dim: int) -> None:
+        super().__init__()
+        self.heads = _num_heads(channels, head_dim)
+        self.norm, self.qkv = group_norm(channels), nn.Linear(channels, 3 * channels)
+        self.out = zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B*T, C, H, W) -> same shape."""
+        tokens = rearrange(self.norm(x), "bt c h w -> bt (h w) c")
+        q, k, v = rearrange(self.qkv(tokens), "bt n (three heads d) -> three bt heads n d", three=3, heads=self.heads)
+        tokens = rearrange(F.scaled_dot_product_attention(q, k, v), "bt heads n d -> bt n (heads d)")
+        return x + rearrange(self.out(tokens), "bt (h w) c -> bt c h w", h=x.shape[2])
+
+
+class TemporalAttention(nn.Module):
+    """Self-attention among the frames at one position; space is batch (*Video Diffusion Models*, section 3).
+
+    Relative positions after Shaw et al. 2018: logit_ij = q_i . (k_j + a^K_{j-i}) / sqrt(d), values v_j + a^V_{j-i}, with j - i
+    clipped to +-max_distance. Further apart, frames can no longer tell how far: clips longer than max_distance + 1 run,
+    but know distances only up to the clip. The value term rules out fused attention; at T <= 96 matmul is fine.
+    """
+
+    def __init__(self, channels: int, head_dim: int, max_distance: int) -> None:
+        super().__init__()
+        self.heads, self.max_distance = _num_heads(channels, head_dim), max_distance
+        d = channels // self.heads
+        self.norm, self.qkv = group_norm(channels), nn.Linear(channels, 3 * channels)
+        self.relative_key = nn.Parameter(torch.randn(2 * max_distance + 1, d) * 0.02)
+        self.relative_value = nn.Parameter(torch.randn(2 * max_distance + 1, d) * 0.02)
+        self.out = zero_init(nn.Linear(channels, channels))
+
+    def forward(self, x: torch.Tensor, num_frames: int, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """x (B*T, C, H, W) with T = num_frames; mask (T, T) bool, True where frame i may look at frame j."""
+        height = x.shape[2]
+        tokens = rearrange(self.norm(x), "(b t) c h w -> (b h w) t c", t=num_frames)
+        q, k, v = rearrange(self.qkv(tokens), "n t (three heads d) -> three n heads t d", three=3, heads=self.heads)
+        weights = self.weights(q, k, mask)  # (n, heads, T, T)
+        distance = self._distance(num_frames, x.device)
+        out = weights @ v + torch.einsum("n h i j, i j d -> n h i d", weights, self.relative_value[distance].to(weights.dtype))
+        tokens = self.out(rearrange(out, "n heads t d -> n t (heads d)"))
+        return x + rearrange(tokens, "(b h w) t c -> (b t) c h w", b=x.shape[0] // num_frames, h=height)
+
+    def weights(self, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """Attention weights (n, heads, T, T) of q, k (n, heads, T, d): row i says how much frame i takes of each frame j."""
+        distance = self._distance(q.shape[2], q.device)
+        logits = q @ k.mT + torch.einsum("n h i d, i j d -> n h i j", q, self.relative_key[distance].to(q.dtype))
+        logits = logits * q.shape[-1] ** -0.5
+        if mask is not None:
+            logits = logits.masked_fill(~mask, -math.inf)
+        return logits.softmax(dim=-1).to(q.dtype)
+
+    def _distance(self, num_frames: int, device: torch.device) -> torch.Tensor:
+        frame = torch.arange(num_frames, device=device)
+        return (frame[None, :] - frame[:, None]).clamp(-self.max_distance, self.max_distance) + self.max_distance  # (T, T), j - i
+
+
+def packing_mask(num_frames: int, num_images: int, device: torch.device | None = None) -> torch.Tensor:
+    """(T, T) bool mask for a clip packed with independent images, T = num_frames + num_images: block-diagonal, the clip's
+    frames see each other, every image frame sees itself alone (*Video Diffusion Models*, section 3.1)."""
+    mask = torch.eye(num_frames + num_images, dtype=torch.bool, device=device)
+    mask[:num_frames, :num_frames] = True
+    return mask
+
+
+def downsample(channels: int, out_channels: int) -> nn.Conv2d:
+    """Halve height and width with a strided 3x3 convolution; time is untouched."""
+    return nn.Conv2d(channels, out_channels, 3, stride=2, padding=1)
+
+
+class Upsample(nn.Module):
+    """Double height and width: nearest neighbour, then a 3x3 convolution; time is untouched."""
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, out_channels, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
+
+
+def _num_heads(channels: int, head_dim: int) -> int:
+    if channels % head_dim or head_dim % 8:
+        raise ValueError(f"head_dim must divide the {channels} channels and be a multiple of 8 (else a T4 falls back to a "
+                         f"slow attention kernel); got {head_dim}.")
+    return channels // head_dim

@@ -1,0 +1,132 @@
+"""Where the code runs: device, mixed precision, seeds, budget, Colab, versions.
+
+Nothing here knows about diffusion. Every other file of `utils` may import it.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+ASSETS = ROOT / "assets"
+BUDGETS = ("smoke", "cpu", "t4", "t4-long")
+TESTED_VERSIONS = {"python": "3.13", "torch": "2.11.0", "torchvision": "0.26.0", "einops": "0.8.2", "ipywidgets": "7.7.1"}
+
+
+def pick_device(device: str | torch.device | None = None) -> torch.device:
+    """The device to use: `device` if given, else CUDA, else Apple MPS, else the CPU.
+
+    Raises RuntimeError when a named device is not there, with what to do about it.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("No CUDA GPU is available. On Colab: Runtime > Change runtime type > T4 GPU, then run again. "
+                           "Elsewhere pass device='cpu', or device=None to take what there is.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise RuntimeError("Apple MPS is not available here. Pass device='cpu', or device=None to take what there is.")
+    return device
+
+
+def amp_dtype(device: torch.device, amp: str = "auto") -> torch.dtype | None:
+    """The autocast type for `device`, or None for plain float32.
+
+    `amp` is "auto", "fp16", "bf16" or "off". "auto" takes bfloat16 on GPUs of compute capability 8.0 and above,
+    float16 below (a T4 is 7.5: it emulates bfloat16, slowly, although `torch.cuda.is_bf16_supported()` says yes),
+    bfloat16 on CPUs that multiply in it, and float32 elsewhere.
+    """
+    if amp == "off":
+        return None
+    if amp == "bf16":
+        return torch.bfloat16
+    if amp == "fp16":
+        if device.type == "cpu":
+            raise ValueError("float16 training needs a GPU. On a CPU use --amp bf16 or --amp off.")
+        return torch.float16
+    if amp != "auto":
+        raise ValueError(f"amp must be auto, fp16, bf16 or off, not {amp!r}.")
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    if device.type == "cpu" and _cpu_multiplies_bfloat16():
+        return torch.bfloat16
+    return None
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None):
+    """A context in which matrix products run in `dtype`; does nothing when `dtype` is None."""
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
+
+
+def generator(*seed: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator whose state depends on every number of `seed` (so streams can be numbered, not shared)."""
+    mixed = 0
+    for number in seed:
+        mixed = (mixed * 6364136223846793005 + int(number) + 1442695040888963407) % 2**63
+        mixed ^= mixed >> 29
+    return torch.Generator(device).manual_seed(mixed)
+
+
+def randn_per_sample(shape: Sequence[int], generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """(len(generators), *shape) standard normal float32 on the CPU, row i from generator i alone.
+
+    A sample then depends on its own seed only: not on the batch size, not on the device.
+    """
+    return torch.stack([torch.randn(tuple(shape), generator=g) for g in generators])
+
+
+def budget() -> str:
+    """One of BUDGETS: the environment variable LESSON_BUDGET, else "t4" with a GPU and "cpu" without."""
+    chosen = os.environ.get("LESSON_BUDGET") or ("cpu" if pick_device().type == "cpu" else "t4")
+    if chosen not in BUDGETS:
+        raise ValueError(f"LESSON_BUDGET is {chosen!r}; it must be one of {', '.join(BUDGETS)}.")
+    return chosen
+
+
+def in_colab() -> bool:
+    """True inside Google Colab."""
+    return "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ
+
+
+def device_name(device: torch.device) -> str:
+    """A name of the hardware for tables, such as "Tesla T4" or "CPU, 2 threads"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return "Apple GPU (MPS)" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"
+
+
+def versions() -> dict[str, str]:
+    """The versions found of everything in TESTED_VERSIONS."""
+    found = {"python": platform.python_version()}
+    for name in list(TESTED_VERSIONS)[1:]:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def banner() -> str:
+    """Device, budget and versions (tested on Colab / found here) in three lines; says what to click without a GPU."""
+    device, found = pick_device(), versions()
+    pairs = ", ".join(f"{name} {tested} / {found[name]}" for name, tested in TESTED_VERSIONS.items())
+    lines = [f"device: {device_name(device)}   budget: {budget()}", f"versions tested / found: {pairs}"]
+    if device.type == "cpu":
+        where = "Runtime > Change runtime type > T4 GPU (free)" if in_colab() else "a CUDA or Apple GPU"
+        lines.append(f"No GPU: the lesson trains only a little here and goes on from shipped weights. For live training: {where}.")
+    return "\n".join(lines)

@@ -1,0 +1,306 @@
+"""The training loop, as a generator: EMA, clipping, mixed precision, checkpoints that resume bit for bit.
+
+    python -m utils.train vdm-text --budget t4 --amp fp16 --out runs/vdm-text [--resume]
+
+Everything random in step k is drawn from generators seeded with (seed, k), so nothing but the tensors has to be saved for
+a killed run to go on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from .captions import tokenize
+from .cost import cost
+from .diffusion import loss_per_sample, q_sample
+from .pretrained import CHECKPOINTS, Model, provenance, save_weights
+from .recipes import Recipe, recipe as get_recipe
+from .runtime import BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device
+from .unet import UNet
+
+FORMAT = "video-diffusion-training-1"
+PATIENCE = 20  # consecutive steps without a finite loss or gradient before a run gives up
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that is missing, damaged, or of another run; the message says what to do."""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the last good checkpoint is kept."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the training loop yields after each step: step (1..steps), loss (of this step), seconds (of this call)."""
+
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+    skipped: bool
+
+
+class EMA:
+    """Exponential moving average of a network's parameters, with a decay that warms up as (1 + n) / (10 + n)."""
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.net = copy.deepcopy(net).eval().requires_grad_(False)
+        self.decay, self.updates = decay, 0
+
+    @torch.no_grad()
+    def update(self, net: nn.Module) -> None:
+        """Take one step towards the parameters of `net`."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), 1 - decay)
+        self.updates += 1
+
+
+class Trainer:
+    """A recipe in training: network, EMA, optimizer and step counter.
+
+    steps: length of the run, over which the learning rate decays. device, amp: see `runtime`. seed: of everything.
+    initial: weights to start from instead of the seed's (a state_dict of the network).
+    """
+
+    def __init__(self, recipe: Recipe, steps: int, device: str | torch.device | None = None, amp: str = "auto", seed: int = 0,
+                 initial: dict[str, torch.Tensor] | None = None) -> None:
+        self.recipe, self.steps, self.seed, self.step = recipe, steps, seed, 0
+        self.device = pick_device(device)
+        self.dtype = amp_dtype(self.device, amp)
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.net = UNet(recipe.net)
+        if initial is not None:
+            self.net.load_state_dict(initial)
+        self.net.to(self.device).train()
+        self.ema = EMA(self.net, recipe.ema_decay)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        self.data = recipe.dataset("train", seed, device=self.device)
+        self.bad_steps = 0
+        self.trained_seconds = 0.0
+        self.history: list[float] = []
+
+    def learning_rate(self, step: int) -> float:
+        """Linear warm-up over the first twentieth (at most 200 steps), then cosine decay to zero."""
+        warmup = max(1, min(200, self.steps // 20))
+        if step < warmup:
+            return self.recipe.learning_rate * (step + 1) / warmup
+        return self.recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
+
+    def loss(self, step: int) -> torch.Tensor:
+        """The mean loss of batch number `step`, as a scalar tensor with a graph."""
+        r = self.recipe
+        batch = self.data.sample(r.batch_size, index=step)
+        g = generator(self.seed, step, 1)
+        t = r.schedule.sample_t(r.batch_size, g)
+        keep = (torch.rand(r.batch_size, generator=g) >= r.null_probability).float()
+        on_device = generator(self.seed, step, 2, device=self.device)
+        x = batch.video
+        eps = torch.randn(x.shape, generator=on_device, device=self.device)
+        log_snr = r.schedule.log_snr(t).float().to(self.device)
+        z = q_sample(x, log_snr, eps)
+        with autocast(self.device, self.dtype):
+            cond = None
+            if r.captions is not None:
+                cond = self.net.encode(tokenize(batch.captions).to(self.device)) * keep[:, None].to(self.device)
+            output = self.net(z, log_snr, cond)
+        return loss_per_sample(output, x, eps, log_snr, r.prediction, r.min_snr).mean()
+
+    def train_step(self) -> Progress:
+        """One optimizer step. A step whose loss or gradient is not finite is skipped; PATIENCE of them in a row raise TrainingError."""
+        start = time.perf_counter()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.step)
+        loss = self.loss(self.step)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
+        if finite or self.scaler.is_enabled():
+            self.scaler.step(self.optimizer)  # a scaler skips a step that is not finite by itself
+        self.scaler.update()
+        if finite:
+            self.ema.update(self.net)
+        self.bad_steps = 0 if finite else self.bad_steps + 1
+        if self.bad_steps >= PATIENCE:
+            raise TrainingError(f"The loss or its gradient was not finite in {PATIENCE} steps in a row, up to step {self.step}. "
+                                "The last checkpoint is kept. Lower the learning rate, or train with --amp off.")
+        self.step += 1
+        seconds = time.perf_counter() - start
+        self.trained_seconds += seconds
+        self.history.append(float(loss.detach()))
+        return Progress(self.step, self.steps, self.history[-1], seconds, skipped=not finite)
+
+    def run(self) -> Iterator[Progress]:
+        """Train to the end, yielding after every step."""
+        while self.step < self.steps:
+            yield self.train_step()
+
+    def model(self) -> Model:
+        """The EMA weights as a `Model`, to sample from while training goes on (a copy)."""
+        return Model(self.recipe, copy.deepcopy(self.ema.net), self.provenance(), self.device)
+
+    def provenance(self) -> dict:
+        """Where the weights come from, with the FLOPs that were spent on them."""
+        flops = cost(self.recipe)["gflop_per_sample"] * 1e9 * self.recipe.batch_size * self.step
+        precision = "float32" if self.dtype is None else str(self.dtype).removeprefix("torch.")
+        return provenance(self.recipe, self.step, self.trained_seconds, flops, self.seed, self.device, precision)
+
+    def fingerprint(self) -> str:
+        """A text that is the same exactly for runs which may continue each other."""
+        return repr((dataclasses.replace(self.recipe, steps={}), self.steps, self.seed))
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint: to a temporary file first, then moved into place, so `path` is always whole.
+
+        Raises CheckpointError when it cannot be written (disk full, no permission); an older checkpoint stays as it was.
+        """
+        path = Path(path)
+        state = {"format": FORMAT, "fingerprint": self.fingerprint(), "step": self.step, "bad_steps": self.bad_steps,
+                 "trained_seconds": self.trained_seconds, "history": self.history, "net": self.net.state_dict(), "ema": self.ema.net.state_dict(),
+                 "ema_updates": self.ema.updates, "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+        temporary = path.with_name(path.name + ".partial")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
+            raise CheckpointError(f"Could not write {path.name}: {error}. Free some disk space or choose another --out; "
+                                  "an earlier checkpoint there is untouched.") from error
+
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint. Raises CheckpointError, and changes nothing, when it is damaged or of another run."""
+        state = read_checkpoint(path)
+        if state["fingerprint"] != self.fingerprint():
+            raise CheckpointError(f"{Path(path).name} belongs to another run (recipe, number of steps or seed differ). "
+                                  "Use the settings it was made with, or another --out.")
+        self.net.load_state_dict(state["net"])
+        self.ema.net.load_state_dict(state["ema"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.ema.updates, self.step, self.bad_steps = state["ema_updates"], state["step"], state["bad_steps"]
+        self.trained_seconds, self.history = state["trained_seconds"], list(state["history"])
+
+
+def read_checkpoint(path: Path) -> dict:
+    """A training checkpoint as saved; CheckpointError when it is missing, truncated, or some other file."""
+    path = Path(path)
+    if not path.exists():
+        raise CheckpointError(f"There is no checkpoint {path.name} in {path.parent.name}/. Start without --resume.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many types for a damaged file
+        raise CheckpointError(f"{path.name} is damaged or not a checkpoint ({type(error).__name__}). It is left as it is; "
+                              "move it away and start again, or choose another --out.") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError(f"{path.name} is not a training checkpoint of this project. It is left as it is; choose another --out.")
+    return state
+
+
+def loss_band(history: list[float], points: int = 100) -> list[list[float]]:
+    """A loss curve as at most `points` rows [step, mean, low, high]: mean of a window of steps, and +-2 standard deviations
+    of single steps in it. Drawn under a live curve it says what is usual."""
+    window = max(1, len(history) // points)
+    rows = []
+    for start in range(0, len(history) - window + 1, window):
+        part = torch.tensor(history[start:start + window], dtype=torch.float64)
+        spread = 2 * float(part.std()) if window > 1 else 0.0
+        rows.append([start + window / 2, *(round(float(part.mean()) + k * spread, 5) for k in (0, -1, 1))])
+    return rows
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train a recipe from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m utils.train", description="Train a model of the series.")
+    parser.add_argument("recipe", help="mnist-ddpm, vdm-text")
+    parser.add_argument("--budget", choices=BUDGETS, help="how long to train (default: LESSON_BUDGET, else by the device)")
+    parser.add_argument("--steps", type=int, help="optimizer steps, instead of the budget's")
+    parser.add_argument("--minutes", type=float, help="stop after so many minutes with a checkpoint; go on with --resume")
+    parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="mixed precision (default: by the device)")
+    parser.add_argument("--device", help="cuda, mps or cpu (default: the best there is)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="folder for the checkpoint and the weights (default: runs/RECIPE)")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, if there is one")
+    parser.add_argument("--checkpoint-seconds", type=float, default=60, help="how often to write a checkpoint")
+    parser.add_argument("--publish", action="store_true", help="copy the finished weights to assets/checkpoints")
+    a = parser.parse_args(argv)
+    try:
+        recipe = get_recipe(a.recipe)
+        out = a.out or Path("runs") / recipe.name
+        steps = a.steps or recipe.steps_for(a.budget or default_budget())
+        trainer = Trainer(recipe, steps, a.device, a.amp, a.seed)
+        finished = _run(trainer, out, a.minutes, a.resume, a.checkpoint_seconds)
+        if finished:
+            _export(trainer, out, a.publish)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, checkpoint_seconds: float) -> bool:
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists() and not resume:
+        raise CheckpointError(f"{checkpoint} exists: pass --resume to go on from it, or choose another --out.")
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+        print(f"resumed at step {trainer.step} of {trainer.steps}")
+    else:
+        trainer.save(checkpoint)  # a folder that cannot be written is found out now, not after an hour
+    start = saved = time.monotonic()
+    average = None
+    bar = tqdm(total=trainer.steps, initial=trainer.step, desc=trainer.recipe.name, mininterval=1)
+    try:
+        for progress in trainer.run():
+            if not progress.skipped:
+                average = progress.loss if average is None else 0.98 * average + 0.02 * progress.loss
+            bar.update()
+            bar.set_postfix(loss="-" if average is None else f"{average:.4f}", refresh=False)
+            now = time.monotonic()
+            if now - saved > checkpoint_seconds:
+                trainer.save(checkpoint)
+                saved = now
+            if minutes is not None and now - start > 60 * minutes:
+                break
+    finally:
+        bar.close()
+        if trainer.bad_steps == 0:  # also on Ctrl-C; a run that has gone wrong keeps its last good checkpoint
+            trainer.save(checkpoint)
+    if trainer.step < trainer.steps:
+        print(f"stopped at step {trainer.step} of {trainer.steps}; go on with the same command and --resume")
+    return trainer.step == trainer.steps
+
+
+def _export(trainer: Trainer, out: Path, publish: bool) -> None:
+    name, where = trainer.recipe.name, trainer.provenance()
+    for folder in [out, CHECKPOINTS] if publish else [out]:
+        save_weights(folder / f"{name}.pt", trainer.recipe, trainer.ema.net, where)
+    (out / f"{name}.json").write_text(json.dumps({"provenance": where, "loss": loss_band(trainer.history)}) + "\n")
+    print(f"weights: {out / name}.pt   loss and provenance: {out / name}.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
