@@ -62,7 +62,7 @@ def parse(text: str) -> Caption:
             raise CaptionError(f"Unknown word {word!r} in the caption {text!r}. Valid captions: {EXAMPLES}. "
                                f"Directions: {', '.join(DIRECTIONS)}.")
     digits, directions = [], []
-    for phrase in " ".join(words).split(" and "):
+    for phrase in f" {' '.join(words)} ".split(" and "):
         first, *rest = phrase.split() or [""]
         if first not in _NUMERAL:
             raise CaptionError(f"Expected a digit where the caption {text!r} has {first or 'nothing'!r}. Valid captions: {EXAMPLES}.")

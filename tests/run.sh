@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Every test: unit tests, then every lesson executed by nbval at the smoke budget.
+#
+#   bash tests/run.sh            in .venv, with the newest packages
+#   bash tests/run.sh --colab    in .venv-colab, with Google Colab's versions on Python 3.13
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source lessons/environment.sh
+if [ "${1:-}" = --colab ]; then
+    environment "$PWD/.venv-colab" "${PYTHON:-python3.13}" tests/colab-constraints.txt requirements.txt tests/requirements.txt
+elif [ $# -eq 0 ]; then
+    environment "$PWD/.venv" "${PYTHON:-python3}" "" requirements.txt tests/requirements.txt
+else
+    echo "usage: bash tests/run.sh [--colab]" >&2
+    exit 2
+fi
+export OMP_NUM_THREADS=1
+echo "Unit tests ($(python --version), torch $(python -c 'import torch; print(torch.__version__)'))..."
+python -m pytest tests -n 2 --dist loadfile --quiet
+echo "Lessons (nbval, budget smoke)..."
+LESSON_BUDGET=smoke python -m pytest -p no:python --nbval-lax --nbval-current-env --nbval-cell-timeout=120 lessons -n 2 --dist loadfile --quiet

@@ -1,0 +1,209 @@
+"""Pictures of images and clips: grids, film strips, x-t slices, GIF players, the live training board, a caption box.
+
+Clips are (N, 1, T, H, W) in [0, 1]. matplotlib is imported where it is used, IPython and ipywidgets only where a notebook is
+needed, so the rest of `utils` works without them.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from einops import rearrange
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .pretrained import Model
+
+BLUE, ORANGE, GREY = "#2a78b8", "#d5731f", "#8a8a8a"  # told apart without colour vision; lines differ in style too
+
+
+def _clips(clips: torch.Tensor) -> torch.Tensor:
+    """(N, 1, T, H, W) or (1, T, H, W) in [0, 1] to (N, 1, T, H, W), or ValueError."""
+    clips = clips.detach().float().cpu()
+    clips = clips[None] if clips.dim() == 4 else clips
+    if clips.dim() != 5 or clips.shape[1] != 1:
+        raise ValueError(f"Expected clips of shape (N, 1, T, H, W); got {tuple(clips.shape)}.")
+    if clips.min() < -0.01 or clips.max() > 1.01:
+        raise ValueError(f"Expected values in [0, 1]; got {clips.min():.2f} to {clips.max():.2f}. For a dataset's video pass (video + 1) / 2.")
+    return clips.clamp(0, 1)
+
+
+def _picture(ax, picture: np.ndarray) -> None:
+    ax.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_xticks([])
+    ax.set_yticks([])
+
+
+def _label(ax, text: str) -> None:
+    ax.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9)
+
+
+def image_grid(images: torch.Tensor, columns: int = 10, titles: Sequence[str] | None = None, title: str = "") -> Figure:
+    """Images (N, 1, 1, H, W) in [0, 1] as a figure of rows of `columns`."""
+    import matplotlib.pyplot as plt
+
+    pictures = _clips(images)[:, 0, 0].numpy()
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(0.85 * columns, 0.85 * rows + (0.35 if title else 0) + (0.2 * rows if titles else 0)), squeeze=False)
+    for i, ax in enumerate(axes.flat):
+        if i < len(pictures):
+            _picture(ax, pictures[i])
+            ax.set_title(titles[i] if titles else "", fontsize=8, pad=2)
+        else:
+            ax.axis("off")
+    figure.suptitle(title, fontsize=11)
+    figure.tight_layout(pad=0.3)
+    plt.close(figure)
+    return figure
+
+
+def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every: int = 1, title: str = "") -> Figure:
+    """Each clip (N, 1, T, H, W) as a row of frames, left to right in time."""
+    import matplotlib.pyplot as plt
+
+    clips = _clips(clips)[:, :, ::every]
+    n, _, t, h, w = clips.shape
+    strips = torch.ones(n, h, t * (w + 1) - 1)
+    for k in range(t):
+        strips[:, :, k * (w + 1):k * (w + 1) + w] = clips[:, 0, k]
+    figure, axes = plt.subplots(n, 1, figsize=(10, 0.72 * n + 0.35), squeeze=False)
+    for i, ax in enumerate(axes[:, 0]):
+        _picture(ax, strips[i].numpy())
+        _label(ax, "\n".join(captions[i].split(" and ")).replace("\n", " and\n") if captions else "")
+    axes[-1, 0].set_xlabel(f"frame 1 to {(t - 1) * every + 1}" + (f", every {every}" if every > 1 else ""), fontsize=9)
+    figure.suptitle(title, fontsize=11)
+    figure.tight_layout(pad=0.3)
+    plt.close(figure)
+    return figure
+
+
+def xt_slice(clips: torch.Tensor, captions: Sequence[str] | None = None, title: str = "") -> Figure:
+    """Each clip seen from above: the brightest pixel of every column (x, across) at every frame (t, downwards). A digit that moves
+    evenly draws a straight line, one that bounces a corner, one that jumps a gap."""
+    import matplotlib.pyplot as plt
+
+    slices = _clips(clips).amax(dim=3)[:, 0]  # (N, T, W)
+    columns = min(6, len(slices))
+    rows = -(-len(slices) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.65 * columns, 1.35 * rows + 0.3), squeeze=False)
+    for i, ax in enumerate(axes.flat):
+        if i >= len(slices):
+            ax.axis("off")
+            continue
+        _picture(ax, slices[i].numpy())
+        ax.set_title(captions[i].replace(" and ", "\nand ") if captions else "", fontsize=7, pad=2)
+    axes[0, 0].set_ylabel("t (frames)", fontsize=8)
+    axes[0, 0].set_xlabel("x", fontsize=8)
+    figure.suptitle(title, fontsize=11)
+    figure.tight_layout(pad=0.4)
+    plt.close(figure)
+    return figure
+
+
+def gif(clips: torch.Tensor, path: Path | None = None, columns: int = 4, scale: int = 3, fps: int = 8) -> bytes:
+    """Clips (N, 1, T, H, W) side by side as an endlessly repeating GIF, enlarged `scale` times; written to `path` if given."""
+    import imageio.v3 as iio
+
+    clips = torch.nn.functional.pad(_clips(clips), (1, 1, 1, 1), value=0.35)
+    columns = min(columns, len(clips))
+    if len(clips) % columns:
+        clips = torch.cat([clips, torch.full_like(clips[: columns - len(clips) % columns], 0.35)])
+    sheet = rearrange(clips, "(r n) 1 t h w -> t (r h) (n w)", n=columns)
+    sheet = sheet.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+    data = iio.imwrite("<bytes>", (sheet * 255).round().byte().numpy(), extension=".gif", plugin="pillow", duration=1000 / fps, loop=0)
+    if path is not None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_bytes(data)
+    return data
+
+
+def play(clips: torch.Tensor, captions: Sequence[str] | None = None, columns: int = 4, scale: int = 3, fps: int = 8,
+         path: Path | None = None):
+    """Show clips (N, 1, T, H, W) moving, in a notebook; the GIF also goes to `path` if given. Captions are its alternative text."""
+    from IPython.display import HTML
+
+    data = base64.b64encode(gif(clips, path, columns, scale, fps)).decode()
+    text = "; ".join(captions) if captions else f"{len(_clips(clips))} moving clips"
+    below = f'<div style="font-size:90%">{text}</div>' if captions else ""
+    return HTML(f'<img alt="{text}" src="data:image/gif;base64,{data}">{below}')
+
+
+def loss_figure(history: Sequence[float], band: Sequence[Sequence[float]] | None = None, samples: torch.Tensor | None = None,
+                title: str = "", steps: int | None = None) -> Figure:
+    """The training board: loss so far over the band of an earlier run ([step, mean, low, high] rows), samples on the right.
+
+    Images are shown as a grid, clips as film strips of every fifth frame.
+    """
+    import matplotlib.pyplot as plt
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.9), width_ratios=(1, 1))
+    if band:
+        step, mean, low, high = np.array(band).T
+        left.fill_between(step, low, high, color=GREY, alpha=0.25, linewidth=0, label="an earlier run, usual range")
+        left.plot(step, mean, color=GREY, linestyle="--", linewidth=1)
+    left.plot(np.arange(1, len(history) + 1), history, color=BLUE, alpha=0.3, linewidth=0.8)
+    if history:
+        window = max(1, len(history) // 20)
+        smooth = np.convolve(history, np.ones(window) / window, mode="valid")
+        left.plot(np.arange(window, len(history) + 1), smooth, color=BLUE, linewidth=1.8, label="this run")
+    left.set(xlabel="step", ylabel="loss", xlim=(0, steps or None), yscale="log", title=title)
+    if band or history:
+        left.legend(fontsize=8)
+    if samples is None:
+        right.axis("off")
+    else:
+        clips = _clips(samples)
+        sheet = (rearrange(clips[:, :, ::5], "n 1 t h w -> (n h) (t w)") if clips.shape[2] > 1
+                 else rearrange(clips[: len(clips) // 2 * 2], "(r n) 1 1 h w -> (r h) (n w)", r=2))
+        _picture(right, sheet.numpy())
+        right.set_title("samples of this run so far", fontsize=10)
+    figure.tight_layout(pad=0.5)
+    plt.close(figure)
+    return figure
+
+
+class TrainingBoard:
+    """A live board in a notebook: one display, redrawn by `update` as training goes on."""
+
+    def __init__(self, steps: int, band: Sequence[Sequence[float]] | None = None, title: str = "") -> None:
+        from IPython.display import display
+
+        self.steps, self.band, self.title = steps, band, title
+        self.handle = display(loss_figure([], band, title=title, steps=steps), display_id=True)
+
+    def update(self, history: Sequence[float], samples: torch.Tensor | None = None) -> None:
+        """Redraw with the losses so far and, if given, samples (N, 1, T, H, W) in [0, 1]."""
+        self.handle.update(loss_figure(history, self.band, samples, f"{self.title}: step {len(history)} of {self.steps}", self.steps))
+
+
+def caption_box(model: Model, default: str = "3 moving left and 7 moving up right", steps: int = 32):
+    """A widget: type a caption, press the button, watch the clip. A caption outside the grammar is explained, not raised."""
+    import ipywidgets as widgets
+    from IPython.display import display
+
+    from .captions import CaptionError
+
+    text = widgets.Text(value=default, description="caption", layout=widgets.Layout(width="420px"))
+    scale = widgets.FloatSlider(value=model.recipe.guidance_scale, min=0, max=6, step=0.5, description="guidance")
+    seed = widgets.IntSlider(value=0, min=0, max=20, description="seed")
+    button, output = widgets.Button(description="make a clip", button_style="primary"), widgets.Output()
+
+    def make(_) -> None:
+        output.clear_output(wait=True)
+        with output:
+            try:
+                clip = model.sample([text.value] * 2, steps=steps, guidance_scale=scale.value, seed=seed.value)
+                display(play(clip, [text.value], scale=5))
+            except CaptionError as error:
+                print(error)
+
+    button.on_click(make)
+    return widgets.VBox([text, widgets.HBox([scale, seed]), button, output])
