@@ -1,25 +1,45 @@
 # Sourced by lessons/run.sh and tests/run.sh: makes a virtual environment and installs what is listed, once.
 #
-#   environment FOLDER PYTHON CONSTRAINTS_OR_EMPTY REQUIREMENTS...
+#   environment FOLDER "PYTHONS" CONSTRAINTS_OR_EMPTY REQUIREMENTS...
 #
-# Leaves PATH set to the environment. A second call with the same files returns at once.
+# PYTHONS are tried in order. Leaves PATH set to the environment. A second call with the same files returns at once.
+
+find_python() {  # print the path of the first Python 3.11 to 3.13 among the names given, looking into pyenv's versions too
+    local name path
+    for name in "$@"; do
+        for path in "$name" "$(command -v pyenv >/dev/null && pyenv root)"/versions/*/bin/"$name"; do
+            if "$path" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+                "$path" -c 'import sys; print(sys.executable)'
+                return
+            fi
+        done
+    done
+    echo "error: found no Python 3.11, 3.12 or 3.13 with its venv module (looked for: $*). Install one (Debian or Ubuntu:" \
+         "apt install python3-venv), or name it: PYTHON=/path/to/python bash ..." >&2
+    return 1
+}
+
 environment() {
-    local folder=$1 python=$2 constraints=$3
+    local folder=$1 pythons=$2 constraints=$3
     shift 3
-    command -v "$python" >/dev/null || { echo "error: $python was not found. Install Python 3.11, 3.12 or 3.13 first." >&2; return 1; }
-    "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' ||
-        { echo "error: $("$python" --version) is not supported. Use Python 3.11 to 3.13, for example: PYTHON=python3.12 bash $0" >&2; return 1; }
-    local files=("$@") options=()
-    [ -n "$constraints" ] && { files+=("$constraints"); options=(--constraint "$constraints"); }
-    local stamp
-    stamp=$(cat "${files[@]}" | cksum; "$python" --version)
-    if [ ! -f "$folder/installed" ] || [ "$(cat "$folder/installed")" != "$stamp" ]; then
-        echo "Installing into $folder (PyTorch is large: a few minutes, once)..."
-        [ -x "$folder/bin/python" ] || "$python" -m venv "$folder" || { echo "error: could not make $folder. On Debian or Ubuntu: apt install python3-venv" >&2; return 1; }
-        local file
+    local files=("$@") options=() file stamp python
+    if [ -n "$constraints" ]; then
+        files+=("$constraints")
+        options=(--constraint "$constraints")
+    fi
+    stamp="$pythons $(cat "${files[@]}" | cksum)"
+    if [ "$(cat "$folder/installed" 2>/dev/null)" != "$stamp" ]; then
+        # shellcheck disable=SC2086  # a list of names
+        python=$(find_python $pythons) || return 1
+        echo "Installing into $(basename "$folder") with $("$python" --version) (PyTorch is large: a few minutes, once)..."
+        if [ ! -x "$folder/bin/python" ]; then
+            "$python" -m venv "$folder"
+        fi
         for file in "$@"; do options+=(--requirement "$file"); done
-        "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "${options[@]}" ||
-            { echo "error: the installation failed; see above. With no network or a full disk it cannot work: mend that and run again." >&2; return 1; }
+        if ! "$folder/bin/python" -m pip install -qq --disable-pip-version-check "${options[@]}"; then
+            echo "error: the installation failed, see above. It needs a network and about 8 GB of disk; mend that and run again." >&2
+            return 1
+        fi
         printf '%s\n' "$stamp" > "$folder/installed"
     fi
     PATH="$folder/bin:$PATH"

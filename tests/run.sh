@@ -9,7 +9,7 @@ source lessons/environment.sh
 if [ "${1:-}" = --colab ]; then
     environment "$PWD/.venv-colab" "${PYTHON:-python3.13}" tests/colab-constraints.txt requirements.txt tests/requirements.txt
 elif [ $# -eq 0 ]; then
-    environment "$PWD/.venv" "${PYTHON:-python3}" "" requirements.txt tests/requirements.txt
+    environment "$PWD/.venv" "${PYTHON:-python3 python3.13 python3.12 python3.11}" "" requirements.txt tests/requirements.txt
 else
     echo "usage: bash tests/run.sh [--colab]" >&2
     exit 2

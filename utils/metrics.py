@@ -1,18 +1,19 @@
-"""Reading clips: a small network that says which digits a clip shows and where they start to move.
+"""Two small networks that read pictures, and the numbers made from them.
 
-The reader is trained on real clips alone, never on samples, and frozen; its own accuracy on real held-out clips is printed
-beside everything it measures.
+`DigitClassifier` names a digit and gives features for `kernel_distance`; `Reader` says which digits a clip shows and where they
+start to move. Both are trained on real data alone, never on samples, and frozen; how they do on real held-out data is printed
+beside everything that they measure.
 
-    python -m utils.metrics            # trains the reader and writes assets/checkpoints/reader.pt
+    python -m utils.metrics classifier     # trains it and writes assets/checkpoints/classifier.pt
+    python -m utils.metrics reader         # likewise
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +22,30 @@ from torch import nn
 from tqdm import tqdm
 
 from .captions import Caption, octant, parse
-from .data import MovingMNIST
+from .data import MNIST, Batch, MovingMNIST
 from .runtime import ASSETS, amp_dtype, autocast, generator, pick_device
 
-READER_FILE = ASSETS / "checkpoints" / "reader.pt"
-FRAMES = 16
+CHECKPOINTS = ASSETS / "checkpoints"
+
+
+class DigitClassifier(nn.Module):
+    """(B, 1, 28, 28) digits in [0, 1] -> logits (B, 10); `features` gives the 64 numbers before them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.SiLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.GroupNorm(8, 32), nn.SiLU(),
+            nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.GroupNorm(8, 64), nn.SiLU(),
+            nn.Flatten(), nn.Linear(64 * 49, 64), nn.LayerNorm(64), nn.SiLU())
+        self.head = nn.Linear(64, 10)
+
+    def features(self, digits: torch.Tensor) -> torch.Tensor:
+        """(B, 1, 28, 28) in [0, 1] -> (B, 64)."""
+        return self.body(digits * 2 - 1)
+
+    def forward(self, digits: torch.Tensor) -> torch.Tensor:
+        return self.head(self.features(digits))
 
 
 class Reader(nn.Module):
@@ -34,20 +54,18 @@ class Reader(nn.Module):
     `counts` (B, 10, 3): logits of digit d being there 0, 1 or 2 times. `moves` (B, 10, 8): logits of a digit d starting in octant k.
     """
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        w = width
         self.frames = nn.Sequential(  # frame by frame: what is there
-            nn.Conv2d(1, w, 3, padding=1), nn.GroupNorm(8, w), nn.SiLU(),
-            nn.Conv2d(w, 2 * w, 3, stride=2, padding=1), nn.GroupNorm(8, 2 * w), nn.SiLU(),
-            nn.Conv2d(2 * w, 2 * w, 3, padding=1), nn.GroupNorm(8, 2 * w), nn.SiLU(),
-            nn.Conv2d(2 * w, 4 * w, 3, stride=2, padding=1), nn.GroupNorm(8, 4 * w), nn.SiLU(),
-            nn.Conv2d(4 * w, 4 * w, 3, padding=1), nn.GroupNorm(8, 4 * w), nn.SiLU())
+            nn.Conv2d(1, 24, 5, stride=2, padding=2), nn.GroupNorm(8, 24), nn.SiLU(),
+            nn.Conv2d(24, 48, 3, padding=1), nn.GroupNorm(8, 48), nn.SiLU(),
+            nn.Conv2d(48, 64, 3, stride=2, padding=1), nn.GroupNorm(8, 64), nn.SiLU(),
+            nn.Conv2d(64, 64, 3, padding=1), nn.GroupNorm(8, 64), nn.SiLU())
         self.motion = nn.Sequential(  # neighbouring frames: where it goes
-            nn.Conv3d(4 * w, 4 * w, 3, padding=1), nn.GroupNorm(8, 4 * w), nn.SiLU(),
-            nn.Conv3d(4 * w, 4 * w, 3, padding=1), nn.GroupNorm(8, 4 * w), nn.SiLU())
-        self.counts = nn.Linear(8 * w, 30)
-        self.moves = nn.Linear(8 * w, 80)
+            nn.Conv3d(64, 64, 3, stride=(1, 2, 2), padding=1), nn.GroupNorm(8, 64), nn.SiLU(),
+            nn.Conv3d(64, 64, 3, padding=1), nn.GroupNorm(8, 64), nn.SiLU())
+        self.counts = nn.Sequential(nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 30))
+        self.moves = nn.Sequential(nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 80))
 
     def forward(self, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """clips (B, 1, T, 32, 32) in [0, 1] -> counts (B, 10, 3), moves (B, 10, 8)."""
@@ -69,22 +87,18 @@ def reader_loss(counts: torch.Tensor, moves: torch.Tensor, labels: torch.Tensor,
     return F.cross_entropy(rearrange(counts, "b d n -> b n d"), present) + F.binary_cross_entropy_with_logits(moves, pairs) * 4
 
 
-def train_reader(steps: int, batch_size: int = 32, device: str | None = None, seed: int = 0) -> Reader:
-    """Train a reader on real clips of the training digits."""
+def _train(network: nn.Module, data: MNIST | MovingMNIST, loss_of: Callable[[nn.Module, Batch, torch.device], torch.Tensor],
+           steps: int, batch_size: int, device: str | None) -> None:
     where = pick_device(device)
     dtype = amp_dtype(where)
-    torch.manual_seed(seed)
-    reader = Reader().to(where)
-    optimizer = torch.optim.AdamW(reader.parameters(), lr=2e-3)
+    network.to(where)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     scaler = torch.amp.GradScaler(where.type, enabled=dtype == torch.float16)
-    data = MovingMNIST("train", seed=seed + 1, device=where)
-    bar = tqdm(range(steps), desc="reader", mininterval=5)
+    bar = tqdm(range(steps), desc=type(network).__name__, mininterval=5)
     for step in bar:
-        batch = data.sample(batch_size, index=step)
         with autocast(where, dtype):
-            counts, moves = reader((batch.video + 1) / 2)
-        loss = reader_loss(counts.float(), moves.float(), batch.labels.to(where), octant(batch.velocity[:, :, 0]).to(where))
+            loss = loss_of(network, data.sample(batch_size, index=step), where)
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)
@@ -92,17 +106,39 @@ def train_reader(steps: int, batch_size: int = 32, device: str | None = None, se
         schedule.step()
         if step % 50 == 0:
             bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
-    return reader.eval()
 
 
-@lru_cache(maxsize=1)
-def load_reader(path: Path = READER_FILE) -> Reader:
-    """The frozen reader, on the CPU. FileNotFoundError says how to make it."""
+def _classifier_loss(network: nn.Module, batch: Batch, where: torch.device) -> torch.Tensor:
+    return F.cross_entropy(network((batch.video[:, :, 0].to(where) + 1) / 2).float(), batch.labels[:, 0].to(where))
+
+
+def _reader_loss(network: nn.Module, batch: Batch, where: torch.device) -> torch.Tensor:
+    counts, moves = network((batch.video.to(where) + 1) / 2)
+    return reader_loss(counts.float(), moves.float(), batch.labels.to(where), octant(batch.velocity[:, :, 0]).to(where))
+
+
+@lru_cache
+def load_network(name: str) -> DigitClassifier | Reader:
+    """The frozen "classifier" or "reader", on the CPU. FileNotFoundError says how to make it."""
+    path = CHECKPOINTS / f"{name}.pt"
     if not path.exists():
-        raise FileNotFoundError(f"{path.name} is not in assets/checkpoints/: restore it with git, or train it with `python -m utils.metrics`.")
-    reader = Reader()
-    reader.load_state_dict({k: v.float() for k, v in torch.load(path, map_location="cpu", weights_only=True).items()})
-    return reader.eval().requires_grad_(False)
+        raise FileNotFoundError(f"{path.name} is not in assets/checkpoints/: restore it with `git checkout -- assets`, "
+                                f"or train it with `python -m utils.metrics {name}`.")
+    network = {"classifier": DigitClassifier, "reader": Reader}[name]()
+    network.load_state_dict({key: tensor.float() for key, tensor in torch.load(path, map_location="cpu", weights_only=True).items()})
+    return network.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def digit_features(images: torch.Tensor) -> torch.Tensor:
+    """(N, 1, 1, 28, 28) images in [0, 1] -> (N, 64) features of the classifier."""
+    return torch.cat([load_network("classifier").features(chunk[:, :, 0].float()) for chunk in images.split(256)])
+
+
+@torch.no_grad()
+def classify(images: torch.Tensor) -> torch.Tensor:
+    """(N, 1, 1, 28, 28) images in [0, 1] -> (N, 10) probabilities of the digits."""
+    return torch.cat([load_network("classifier")(chunk[:, :, 0].float()) for chunk in images.split(256)]).softmax(1)
 
 
 @torch.no_grad()
@@ -112,7 +148,7 @@ def read(clips: torch.Tensor, batch_size: int = 64) -> tuple[torch.Tensor, torch
     clips (N, 1, T, 32, 32) in [0, 1]; ValueError for another shape or range.
     """
     check_clips(clips)
-    reader = load_reader()
+    reader = load_network("reader")
     outputs = [reader(chunk.cpu().float()) for chunk in clips.split(batch_size)]
     log_counts = torch.cat([counts for counts, _ in outputs]).log_softmax(-1)  # (N, 10, 3)
     first, second = torch.triu_indices(10, 10)  # the 55 multisets of two digits
@@ -120,6 +156,23 @@ def read(clips: torch.Tensor, batch_size: int = 64) -> tuple[torch.Tensor, torch
     score = sum(torch.where(times == n, log_counts[:, None, :, n], torch.zeros(())) for n in range(3)).sum(-1)  # (N, 55)
     best = score.argmax(1)
     return torch.stack([first[best], second[best]], dim=1), torch.cat([moves for _, moves in outputs]).sigmoid()
+
+
+def kernel_distance(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Unbiased squared kernel distance between two sets of features, (N, D) and (M, D), float: the polynomial kernel
+    (x.y / D + 1)^3 of the kernel inception distance (arXiv 1801.01401). About 0, of either sign, for two draws of one distribution."""
+    if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+        raise ValueError(f"Expected features (N, D) and (M, D) with N, M > 1; got {tuple(x.shape)} and {tuple(y.shape)}.")
+    x, y = x.double(), y.double()
+
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a @ b.T / a.shape[1] + 1) ** 3
+
+    def within(a: torch.Tensor) -> torch.Tensor:
+        k = kernel(a, a)
+        return (k.sum() - k.diagonal().sum()) / (len(a) * (len(a) - 1))
+
+    return float(within(x) + within(y) - 2 * kernel(x, y).mean())
 
 
 def check_clips(clips: torch.Tensor) -> None:
@@ -168,19 +221,28 @@ def _share(name: str, right: list[bool]) -> dict[str, float | int]:
 
 
 def main() -> None:
-    """Train the reader, print its accuracy on held-out real clips and on noise, and write it."""
-    parser = argparse.ArgumentParser(description="Train the network that reads digits and directions off clips.")
+    """Train one of the two networks, print how it does on held-out real data and on noise, and write it."""
+    parser = argparse.ArgumentParser(description="Train the networks that the numbers are made with.")
+    parser.add_argument("network", choices=("classifier", "reader"))
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--device")
-    arguments = parser.parse_args()
-    reader = train_reader(arguments.steps, device=arguments.device)
-    READER_FILE.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({k: v.detach().half().cpu() for k, v in reader.state_dict().items()}, READER_FILE)
-    load_reader.cache_clear()
+    a = parser.parse_args()
+    torch.manual_seed(0)
+    network = DigitClassifier() if a.network == "classifier" else Reader()
+    if a.network == "classifier":
+        _train(network, MNIST("train", seed=1), _classifier_loss, a.steps, 128, a.device)
+    else:
+        _train(network, MovingMNIST("train", seed=1), _reader_loss, a.steps, 32, a.device)
+    CHECKPOINTS.mkdir(parents=True, exist_ok=True)
+    torch.save({key: tensor.detach().half().cpu() for key, tensor in network.state_dict().items()}, CHECKPOINTS / f"{a.network}.pt")
+    load_network.cache_clear()
+    if a.network == "classifier":
+        batch = MNIST("validation", seed=9).sample(2000)
+        print("accuracy on real digits:", float((classify((batch.video + 1) / 2).argmax(1) == batch.labels[:, 0]).float().mean()))
+        return
     batch = MovingMNIST("validation", seed=9, captions="motion").sample(512)
     print("real clips:", obeyed((batch.video + 1) / 2, batch.captions))
-    noise = torch.rand(batch.video.shape, generator=generator(1))
-    print("noise:", obeyed(noise, batch.captions))
+    print("noise:", obeyed(torch.rand(batch.video.shape, generator=generator(1)), batch.captions))
 
 
 if __name__ == "__main__":

@@ -123,19 +123,25 @@ def load_pretrained(name: str, device: str | torch.device | None = None, path: P
     if not path.exists():
         raise WeightsError(f"{path.name} is not in {path.parent.name}/. Shipped: {', '.join(available_models()) or 'none'}. "
                            f"Restore it with `git checkout -- assets`, or train it with `python -m utils.train {name}`.")
+    net, origin = load_weights(path, recipe)
+    return Model(recipe, net, origin, device)
+
+
+def load_weights(path: Path, recipe: Recipe) -> tuple[UNet, dict]:
+    """The network that `save_weights` wrote, in float32 on the CPU, and its provenance. WeightsError when it does not fit."""
+    mend = f"Restore it with `git checkout -- assets`, or train it with `python -m utils.train {recipe.name}`."
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises many types for a damaged file
-        raise WeightsError(f"{path.name} is damaged ({type(error).__name__}). Restore it with `git checkout -- assets`, "
-                           f"or train it with `python -m utils.train {name}`.") from error
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT or saved.get("name") != name:
-        raise WeightsError(f"{path.name} does not hold weights of {name}. Expected a file that `python -m utils.train {name}` wrote.")
+        raise WeightsError(f"{path.name} is damaged ({type(error).__name__}). {mend}") from error
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT or saved.get("name") != recipe.name:
+        raise WeightsError(f"{path.name} does not hold weights of {recipe.name}. {mend}")
     net = UNet(recipe.net)
     try:
         net.load_state_dict({key: tensor.float() for key, tensor in saved["weights"].items()})
     except RuntimeError as error:
-        raise WeightsError(f"{path.name} was made for another shape of {name}. Train it again with `python -m utils.train {name}`.") from error
-    return Model(recipe, net, json.loads(saved["provenance"]), device)
+        raise WeightsError(f"{path.name} was made for another shape of {recipe.name}. {mend}") from error
+    return net, json.loads(saved["provenance"])
 
 
 def save_weights(path: Path, recipe: Recipe, net: UNet, provenance: dict) -> None:

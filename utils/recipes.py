@@ -60,9 +60,9 @@ MNIST_DDPM = Recipe(
     steps={"smoke": 10, "cpu": 150, "t4": 8000, "t4-long": 24000})
 
 VDM_TEXT = Recipe(
-    name="vdm-text", kind="video", prediction="v", schedule=CosineSchedule(),
-    net=UNetConfig(channels=(32, 64, 128), blocks=(1, 1, 1), space=(False, True, True), time=(False, True, True), stem=2, text_width=64),
-    sample_shape=(1, 16, 32, 32), captions="mixed", batch_size=16, learning_rate=1.5e-3, null_probability=0.1,
+    name="vdm-text", kind="video", prediction="v", schedule=CosineSchedule(shift=-2.0),
+    net=UNetConfig(channels=(16, 32, 96, 128), blocks=(1, 1, 1, 1), space=(False, False, True, True), time=(False, False, True, True), text_width=64),
+    sample_shape=(1, 16, 32, 32), captions="mixed", batch_size=16, learning_rate=1e-3, null_probability=0.1,
     guidance_scale=2.0, steps={"smoke": 3, "cpu": 60, "t4": 20000, "t4-long": 60000})
 
 RECIPES = {recipe.name: recipe for recipe in (MNIST_DDPM, VDM_TEXT)}

@@ -103,6 +103,13 @@ def in_colab() -> bool:
     return "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ
 
 
+def outputs() -> Path:
+    """The folder for what a lesson makes (clips, checkpoints): outputs/ in the repository, not under version control."""
+    folder = ROOT / "outputs"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 def device_name(device: torch.device) -> str:
     """A name of the hardware for tables, such as "Tesla T4" or "CPU, 2 threads"."""
     if device.type == "cuda":

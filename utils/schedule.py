@@ -21,17 +21,22 @@ def alpha_sigma(log_snr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 @dataclass(frozen=True)
 class CosineSchedule:
     """Continuous cosine log-SNR: alpha = cos(pi t / 2) with the log-SNR kept in [low, high]
-    (*Video Diffusion Models*, section 2, with [-20, 20])."""
+    (*Video Diffusion Models*, section 2, with [-20, 20]).
+
+    shift moves the middle of the schedule from log-SNR 0 to `shift`, the ends stay: negative values spend more time in strong
+    noise, which a signal that repeats itself over many pixels or frames needs (*simple diffusion*, arXiv 2301.11093, section 2.1).
+    """
 
     low: float = -20.0
     high: float = 20.0
+    shift: float = 0.0
 
     def log_snr(self, t: torch.Tensor | float) -> torch.Tensor:
         """t in [0, 1], any shape -> log-SNR, float64, same shape."""
         t = _checked(t)
-        end = math.atan(math.exp(-self.high / 2))
-        span = math.atan(math.exp(-self.low / 2)) - end
-        return -2 * torch.log(torch.tan(span * t + end))
+        end = math.atan(math.exp((self.shift - self.high) / 2))
+        span = math.atan(math.exp((self.shift - self.low) / 2)) - end
+        return self.shift - 2 * torch.log(torch.tan(span * t + end))
 
     def sample_t(self, num: int, generator: torch.Generator) -> torch.Tensor:
         """(num,) float64 training times, uniform on [0, 1]; stratified, so that one batch covers all of them."""

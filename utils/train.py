@@ -238,6 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recipe", help="mnist-ddpm, vdm-text")
     parser.add_argument("--budget", choices=BUDGETS, help="how long to train (default: LESSON_BUDGET, else by the device)")
     parser.add_argument("--steps", type=int, help="optimizer steps, instead of the budget's")
+    parser.add_argument("--batch-size", type=int, help="samples a step, instead of the recipe's")
     parser.add_argument("--minutes", type=float, help="stop after so many minutes with a checkpoint; go on with --resume")
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="mixed precision (default: by the device)")
     parser.add_argument("--device", help="cuda, mps or cpu (default: the best there is)")
@@ -249,6 +250,8 @@ def main(argv: list[str] | None = None) -> int:
     a = parser.parse_args(argv)
     try:
         recipe = get_recipe(a.recipe)
+        if a.batch_size is not None:
+            recipe = dataclasses.replace(recipe, batch_size=a.batch_size)
         out = a.out or Path("runs") / recipe.name
         steps = a.steps or recipe.steps_for(a.budget or default_budget())
         trainer = Trainer(recipe, steps, a.device, a.amp, a.seed)

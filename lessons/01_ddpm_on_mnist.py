@@ -1,0 +1,647 @@
+# %% [markdown]
+# # 01 · DDPM on MNIST
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/video-diffusion-lessons/video-diffusion-lessons/blob/main/lessons/01_ddpm_on_mnist.ipynb)
+#
+# ![Noise turning into handwritten digits, step by step](../assets/figures/01_denoising.gif)
+#
+# **Claim: a network of under 100 lines turns noise into digits. You write it here, train it here, and know what each piece is for.**
+#
+# You will be able to
+# - add exactly the right amount of noise to a picture in one line, and say why it is that line;
+# - derive the loss `|noise - predicted noise|²` and the sampling rule from one Gaussian identity;
+# - train, sample, and *measure* a denoising diffusion model (DDPM, Ho, Jain and Abbeel 2020, arXiv 2006.11239);
+# - recognise six ways in which it goes wrong by what the pictures look like.
+#
+# | reading | exercises | machine (T4 / two CPU cores) |
+# |---|---|---|
+# | 30 minutes | 25 minutes | about 5 / about 5 minutes |
+#
+# **The series:** **01 DDPM (you are here)** → 02 schedules and fast samplers → 03 guidance → 04 Moving MNIST → 05 the factorized 3D U-Net →
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → 07 joint training → 08 reconstruction guidance → 09 pseudo-3D layers →
+# 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up. Nothing comes before this lesson; you need Python and a little PyTorch.
+
+# %% [markdown]
+# ## Set-up
+# Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+
+# %%
+import os, subprocess, sys
+from pathlib import Path
+
+SLUG, TAG = "video-diffusion-lessons/video-diffusion-lessons", "main"  # stamped from lessons/colab.txt
+if "google.colab" in sys.modules:
+    ROOT = Path("/content") / SLUG.split("/")[1]
+    if not ROOT.exists():
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
+else:
+    ROOT = next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "utils" / "runtime.py").exists())
+for name in [name for name in sys.modules if name.split(".")[0] == "utils" and not str(getattr(sys.modules[name], "__file__", "")).startswith(str(ROOT))]:
+    del sys.modules[name]  # a foreign package of the same name
+if sys.path[0] != str(ROOT):
+    sys.path.insert(0, str(ROOT))
+import utils
+assert Path(utils.__file__).parent.parent == ROOT, "another package called utils is in the way: restart the kernel and run this cell first"
+from utils.runtime import banner
+print(banner())
+
+# %%
+import json, math, time
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from torch import nn
+from utils import load_pretrained, show
+from utils.data import MNIST
+from utils.metrics import classify, digit_features, kernel_distance
+from utils.runtime import ASSETS, budget, generator, outputs, pick_device
+
+BUDGET, DEVICE = budget(), pick_device()
+SAMPLES = {"smoke": 10, "cpu": 20}.get(BUDGET, 40)          # how many digits a figure shows
+STEPS = {"smoke": 25, "cpu": 200}.get(BUDGET, 1000)         # how many denoising steps we can afford here
+torch.manual_seed(0);
+
+# %% [markdown]
+# ## 1. The finished thing, first
+# These digits exist in no dataset. A trained model of the exact kind that you are about to write made them from noise. *(Weights: shipped with the lesson.)*
+
+# %%
+model = load_pretrained("mnist-ddpm", device=DEVICE)
+shipped = model.sample(num=SAMPLES, steps=STEPS, seed=1, progress=True)
+show.image_grid(shipped, title=f"shipped weights, {STEPS} denoising steps")
+
+# %%
+print({key: model.provenance[key] for key in ("device", "steps", "samples", "seconds", "flops")})
+
+# %% [markdown]
+# **Predict, then run.** The model only ever learned to *remove a little noise*. Why does repeating that make a digit, and not just a smooth grey?
+#
+# <details><summary>Answer</summary>
+#
+# Removing noise from something that is almost pure noise forces a guess about what is underneath, and each guess is partly undone by fresh noise before the next.
+# The sequence of small guesses is a random walk that is steered towards pictures that look like the data. Section 6 makes this exact.
+# </details>
+
+# %% [markdown]
+# ## 2. The data
+# MNIST: 28×28 grey digits. A picture is a tensor $x$ with values in $[-1, 1]$. In this series every batch has the axes **B C T H W**: batch, channel, time
+# (frames), height, width. An image is a clip of one frame, so that nothing changes when the digits start to move in lesson 04.
+
+# %%
+data = MNIST("train", seed=0)
+batch = data.sample(10)
+x = batch.video
+print("shape", tuple(x.shape), " from", float(x.min()), "to", float(x.max()))
+show.image_grid((x + 1) / 2, titles=batch.captions, title="real digits")
+
+# %% [markdown]
+# ## 3. Destroying a picture: the forward process
+#
+# **The naive way.** Take a picture; a thousand times over, shrink it a little and add a little Gaussian noise:
+#
+# $$z_i = \sqrt{1-\beta_i}\; z_{i-1} + \sqrt{\beta_i}\; n_i, \qquad n_i \sim \mathcal N(0, I), \qquad \beta_i \text{ from } 10^{-4} \text{ to } 0.02 .$$
+#
+# | symbol | meaning | shape |
+# |---|---|---|
+# | $x = z_0$ | the picture | (B, 1, 1, 28, 28) |
+# | $z_i$ | the picture after $i$ rounds | the same |
+# | $\beta_i$ | variance of the noise of round $i$ | a number, $i = 1 \dots 1000$ |
+# | $\epsilon, n_i$ | standard normal noise | the shape of $x$ |
+
+# %%
+beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)  # beta[i - 1] is the paper's beta_i
+
+
+def add_noise_slowly(x, rounds):
+    z = x
+    for i in range(rounds):
+        z = (1 - beta[i]).sqrt() * z + beta[i].sqrt() * torch.randn_like(z)
+    return z
+
+
+stages = torch.cat([add_noise_slowly(x[:1].double(), r) for r in (0, 50, 100, 200, 400, 1000)])
+show.image_grid((stages.clamp(-1, 1) + 1) / 2, titles=["0", "50", "100", "200", "400", "1000 rounds"])
+
+# %% [markdown]
+# **Its failure.** To train on round 400 we would have to run 400 rounds for every picture of every batch.
+#
+# **The fix.** A sum of Gaussians is a Gaussian, so all rounds together are *one* Gaussian. Write $\bar\alpha_i = \prod_{j \le i} (1-\beta_j)$. Then
+#
+# $$z_i = \alpha_i\, x + \sigma_i\, \epsilon, \qquad \alpha_i = \sqrt{\bar\alpha_i}, \quad \sigma_i = \sqrt{1 - \bar\alpha_i}, \qquad \alpha_i^2 + \sigma_i^2 = 1 .$$
+#
+# This one line is the forward process (DDPM, equation 4).
+
+# %%
+abar = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, 0)])  # abar[i] is the paper's, abar[0] = 1
+
+
+def add_noise(x, i, eps):
+    """x (B, ...), i (B,) rounds, eps like x -> z like x."""
+    a = abar[i].view(-1, 1, 1, 1, 1)
+    return a.sqrt().to(x) * x + (1 - a).sqrt().to(x) * eps
+
+
+many = x[:1].double().expand(4000, -1, -1, -1, -1)[..., 12:16, 12:16]  # 4,000 copies of a patch: enough to compare mean and spread
+slow, fast = add_noise_slowly(many, 200), add_noise(many, torch.full((4000,), 200), torch.randn_like(many))
+print("same mean:", bool((slow.mean(0) - fast.mean(0)).abs().max() < 0.12), " same spread:", bool((slow.std(0) - fast.std(0)).abs().max() < 0.08))
+assert (slow.mean(0) - fast.mean(0)).abs().max() < 0.12 and (slow.std(0) - fast.std(0)).abs().max() < 0.08
+
+# %% [markdown]
+# How noisy is round $i$? One number says it all: the **signal-to-noise ratio** $\alpha^2/\sigma^2$, which we always use as its logarithm, $\lambda = \log(\alpha^2/\sigma^2)$
+# (`log_snr` in the code). Large is clean, 0 is half and half, $-10$ is practically pure noise. Lesson 02 shows why it is the right clock.
+
+# %%
+log_snr = torch.log(abar / (1 - abar))  # log_snr[0] is +inf: no noise at all
+figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.6))
+left.plot(abar.sqrt(), color=show.BLUE, label="signal  $\\alpha$"); left.plot((1 - abar).sqrt(), color=show.ORANGE, linestyle="--", label="noise  $\\sigma$")
+left.set(xlabel="round i", title="how much signal, how much noise"); left.legend()
+right.plot(log_snr[1:], color=show.BLUE); right.axhline(0, color=show.GREY, linewidth=0.8); right.set(xlabel="round i", title="log-SNR  $\\lambda$")
+plt.show()
+
+# %%
+# NBVAL_CHECK_OUTPUT
+print(f"abar_1 = {abar[1]:.4f}   abar_1000 = {abar[1000]:.4e}   log-SNR at the end = {log_snr[1000]:.3f}")
+
+# %% [markdown]
+# ## 4. Where the loss comes from
+#
+# We want to run the film backwards. If a picture $x$ were known, the step back from $z_i$ to $z_{i-1}$ would be a Gaussian that we can write down, because everything in it is Gaussian
+# (complete the square, or DDPM, equations 6 and 7):
+#
+# $$q(z_{i-1} \mid z_i, x) = \mathcal N\Big(\; \underbrace{\tfrac{\sqrt{\bar\alpha_{i-1}}\,\beta_i}{1-\bar\alpha_i}\, x + \tfrac{\sqrt{1-\beta_i}\,(1-\bar\alpha_{i-1})}{1-\bar\alpha_i}\, z_i}_{\text{mean}},\;\; \tilde\beta_i = \tfrac{1-\bar\alpha_{i-1}}{1-\bar\alpha_i}\,\beta_i \Big) .$$
+#
+# But $x$ is what we want to make. So a network gets $z_i$ and guesses. It may guess the picture $x$ or the noise $\epsilon$: since $z_i = \alpha_i x + \sigma_i \epsilon$, one gives the other. Put
+# $x = (z_i - \sigma_i\epsilon)/\alpha_i$ into the mean and it becomes
+#
+# $$\text{mean} = \frac{1}{\sqrt{1-\beta_i}} \Big( z_i - \frac{\beta_i}{\sqrt{1-\bar\alpha_i}}\,\epsilon \Big) .$$
+#
+# **The loss.** The likelihood of the data has a lower bound that is a sum over rounds of $\mathrm{KL}(q(z_{i-1}|z_i,x)\,\|\,p_\theta(z_{i-1}|z_i))$. Two Gaussians with the same variance differ
+# by the squared distance of their means, and the means differ only in $\epsilon$ against the network's $\epsilon_\theta$:
+#
+# $$\text{bound} = \sum_i w_i\, \mathbb E\,\|\epsilon - \epsilon_\theta(z_i, i)\|^2 + \text{const}, \qquad w_i = \frac{\beta_i^2}{2\tilde\beta_i (1-\beta_i)(1-\bar\alpha_i)} .$$
+#
+# DDPM drops the weights $w_i$, which would spend nearly all effort on the last, invisible specks of noise, and trains on the plain
+#
+# $$\boxed{\; L = \mathbb E_{x,\, i,\, \epsilon}\; \|\epsilon - \epsilon_\theta(\alpha_i x + \sigma_i \epsilon,\; i)\|^2 \;}$$
+#
+# A second reading of the same formula: the best possible $\epsilon_\theta$ is $-\sigma_i \nabla_{z} \log q(z_i)$, the **score**, the direction in which noisy pictures become more probable.
+# The network learns which way is "more like data" at every noise level.
+#
+# Do the two forms of the mean really agree? Never trust algebra that a machine can check:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+i = torch.arange(1, 1001)
+eps = torch.randn(1000, dtype=torch.float64, generator=generator(1))
+picture = torch.rand(1000, dtype=torch.float64, generator=generator(2)) * 2 - 1
+z = abar[i].sqrt() * picture + (1 - abar[i]).sqrt() * eps
+b = beta[i - 1]
+from_x = (abar[i - 1].sqrt() * b * picture + (1 - b).sqrt() * (1 - abar[i - 1]) * z) / (1 - abar[i])
+from_eps = (z - b / (1 - abar[i]).sqrt() * eps) / (1 - b).sqrt()
+print("largest difference below 1e-12:", bool((from_x - from_eps).abs().max() < 1e-12))
+
+# %% [markdown]
+# ## 5. The network, in under 100 lines
+#
+# $\epsilon_\theta$ takes a noisy picture and how noisy it is, and returns a picture-shaped guess of the noise. The standard shape is a **U-Net**: look at the picture at three resolutions
+# (28, 14, 7), going down and up again, with shortcuts between equal resolutions so that fine detail need not squeeze through the bottom.
+#
+# | piece | what it is for | shape in → out |
+# |---|---|---|
+# | embedding | tell the network *how noisy* | (B,) → (B, 128) |
+# | residual block | the work: local patterns | (B, C, H, W) → (B, C', H, W) |
+# | attention | distant strokes agree with each other | (B, C, 7, 7) → same |
+# | down, up | change resolution | H, W halved, doubled |
+#
+# **How noisy?** A single number is a poor input for a network. We spread it over 128 sines and cosines of different frequency, like the hands of many clocks, and pass that through a small network.
+
+# %%
+class Embedding(nn.Module):
+    """(B,) log-SNR -> (B, 128)."""
+    def __init__(self, dim=128):
+        super().__init__()
+        self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+    def forward(self, log_snr):
+        position = (log_snr.double().clamp(-20, 20) + 20) * 25  # 0 .. 1000
+        frequency = torch.exp(-math.log(10_000) * torch.arange(64, device=log_snr.device) / 64)
+        angle = position[:, None] * frequency.double()
+        return self.mlp(torch.cat([angle.sin(), angle.cos()], 1).float())
+
+# %% [markdown]
+# **The residual block.** Normalise, bend (SiLU), convolve, twice. The embedding is *added* in the middle. The second convolution starts at zero, so a fresh block is just its shortcut:
+# deep networks start easy.
+
+# %%
+def norm(channels):
+    return nn.GroupNorm(8, channels)
+
+
+class Block(nn.Module):
+    """x (B, C, H, W), embedding (B, 128) -> (B, C', H, W)."""
+    def __init__(self, c_in, c_out):
+        super().__init__()
+        self.norm1, self.conv1 = norm(c_in), nn.Conv2d(c_in, c_out, 3, padding=1)
+        self.embed = nn.Linear(128, c_out)
+        self.norm2, self.conv2 = norm(c_out), zero(nn.Conv2d(c_out, c_out, 3, padding=1))
+        self.skip = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
+
+    def forward(self, x, embedding):
+        h = self.conv1(F.silu(self.norm1(x))) + self.embed(F.silu(embedding))[:, :, None, None]
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+def zero(layer):
+    nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
+    return layer
+
+# %% [markdown]
+# **Attention.** Each of the 49 places of the 7×7 picture asks all others a question (query · key) and takes a weighted mean of their answers (values). A convolution sees its neighbours; this
+# sees everything, so that the top of a 9 knows whether its bottom is straight.
+
+# %%
+class Attention(nn.Module):
+    """(B, C, H, W) -> same; every position looks at every other."""
+    def __init__(self, channels, head_dim=32):
+        super().__init__()
+        self.heads = channels // head_dim
+        self.norm, self.qkv = norm(channels), nn.Linear(channels, 3 * channels)
+        self.out = zero(nn.Linear(channels, channels))
+
+    def forward(self, x):
+        b, c, h, w = x.shape
+        tokens = self.qkv(self.norm(x).flatten(2).mT)                                 # (B, HW, 3C)
+        q, k, v = tokens.view(b, h * w, 3, self.heads, -1).permute(2, 0, 3, 1, 4)     # each (B, heads, HW, head_dim)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h * w, c)
+        return x + self.out(mixed).mT.view(b, c, h, w)
+
+# %% [markdown]
+# **All together.** Down: block, shrink. Middle: two blocks. Up: block (fed with the shortcut), grow. Attention at the lowest resolution only.
+
+# %%
+class Stage(nn.Module):
+    def __init__(self, c_in, c_out, attend):
+        super().__init__()
+        self.block, self.attend = Block(c_in, c_out), Attention(c_out) if attend else None
+
+    def forward(self, x, embedding):
+        x = self.block(x, embedding)
+        return x if self.attend is None else self.attend(x)
+
+
+class UNet(nn.Module):
+    """z (B, 1, 1, 28, 28), log_snr (B,) -> predicted noise, in the shape of z."""
+    def __init__(self, widths=(32, 64, 64)):
+        super().__init__()
+        a, b, c = widths
+        self.embedding, self.first = Embedding(), nn.Conv2d(1, a, 3, padding=1)
+        self.down = nn.ModuleList([Stage(a, a, False), nn.Conv2d(a, a, 3, 2, 1), Stage(a, b, False), nn.Conv2d(b, b, 3, 2, 1), Stage(b, c, True)])
+        self.middle = nn.ModuleList([Stage(c, c, True), Stage(c, c, True)])
+        self.up = nn.ModuleList([Stage(2 * c, c, True), nn.Conv2d(c, b, 3, padding=1), Stage(2 * b, b, False), nn.Conv2d(b, a, 3, padding=1), Stage(2 * a, a, False)])
+        self.norm, self.last = norm(a), zero(nn.Conv2d(a, 1, 3, padding=1))
+
+    def forward(self, z, log_snr):
+        e, x, shortcuts = self.embedding(log_snr), self.first(z[:, :, 0]), []
+        for layer in self.down:
+            x = layer(x, e) if isinstance(layer, Stage) else layer(x)
+            if isinstance(layer, Stage): shortcuts.append(x)
+        for layer in self.middle:
+            x = layer(x, e)
+        for layer in self.up:
+            x = layer(torch.cat([x, shortcuts.pop()], 1), e) if isinstance(layer, Stage) else layer(F.interpolate(x, scale_factor=2.0))
+        return self.last(F.silu(self.norm(x)))[:, :, None]
+
+# %% [markdown]
+# **Is it the same network as the one that made the digits above?** Copy the shipped weights into yours, one after the other, and compare the outputs. If a single operation were different, the numbers would be too.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+import inspect
+lines = sum(len([l for l in inspect.getsource(o).splitlines() if l.strip()]) for o in (Embedding, norm, Block, zero, Attention, Stage, UNet))
+mine = UNet().to(DEVICE)
+with torch.no_grad():
+    for ours, theirs in zip(mine.parameters(), model.net.parameters(), strict=True):
+        ours.copy_(theirs)
+    z, l = torch.randn(2, 1, 1, 28, 28).to(DEVICE), torch.tensor([-3.0, 2.0]).to(DEVICE)
+    difference = (mine(z, l) - model.net(z, l)).abs().max() / mine(z, l).std()
+print(f"under 100 lines: {lines < 100}   parameters: {sum(p.numel() for p in mine.parameters()):,}   equal to utils: {bool(difference < 1e-4)}")
+assert lines < 100 and difference < 1e-4
+
+# %% [markdown]
+# ## 6. Sampling: walking back
+#
+# Start with pure noise. At each round, let the network guess the noise, form the mean of section 4, add fresh noise of variance $\tilde\beta_i$. On the last round, add none. That is DDPM's Algorithm 2.
+#
+# We write it for a list of rounds that may skip some (`rounds[k] → rounds[k+1]`), because 1000 network calls are slow; skipping costs quality, and lesson 02 shows how to skip well. For neighbours it *is* the formula of section 4.
+
+# %%
+def step_back(z, eps_hat, i, s, noise):
+    """From round i to an earlier round s: the posterior of section 4 with the guessed picture."""
+    a_i, a_s = abar[i], abar[s]
+    x_hat = ((z - (1 - a_i).sqrt() * eps_hat) / a_i.sqrt()).clamp(-1, 1)     # the picture that the guess implies; pictures stay in [-1, 1]
+    keep = a_i / a_s                                                         # product of (1 - beta) between s and i
+    mean = a_s.sqrt() * (1 - keep) / (1 - a_i) * x_hat + keep.sqrt() * (1 - a_s) / (1 - a_i) * z
+    variance = (1 - a_s) / (1 - a_i) * (1 - keep)
+    return mean + variance.sqrt() * noise
+
+
+@torch.no_grad()
+def sample(net, num, steps, seed=0, keep_every=None):
+    rounds = torch.linspace(1000, 0, steps + 1).round().long()
+    z, film = torch.randn(num, 1, 1, 28, 28, generator=generator(seed)).to(DEVICE), []
+    for k in range(steps):
+        i, s = rounds[k], rounds[k + 1]
+        eps_hat = net(z, log_snr[i].float().expand(num).to(DEVICE))
+        z = step_back(z, eps_hat, i, s, torch.randn_like(z))                 # at s = 0 the variance is 0: no noise on the last step
+        if keep_every and k % keep_every == 0:
+            film.append(z.cpu())
+    return (z.clamp(-1, 1).cpu() + 1) / 2, film
+
+# %% [markdown]
+# Equal to the library's sampler? Same $z$, same guess, same noise, compare one step in float64:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+from utils.samplers import ancestral_step
+z, eps_hat, noise = torch.randn(3, 4, 1, 1, 28, 28, dtype=torch.float64, generator=generator(3))
+for i, s in ((1000, 999), (500, 460), (2, 1)):
+    x_hat = ((z - (1 - abar[i]).sqrt() * eps_hat) / abar[i].sqrt()).clamp(-1, 1)
+    theirs = ancestral_step(z, x_hat, log_snr[i], log_snr[s], noise, gamma=0)
+    print(f"round {i} to {s}: equal {bool((step_back(z, eps_hat, torch.tensor(i), torch.tensor(s), noise) - theirs).abs().max() < 1e-10)}")
+
+# %%
+made, film = sample(mine, 8, STEPS, keep_every=max(1, STEPS // 12))
+rows = torch.stack([torch.cat(film)[k::8] for k in range(4)])                # (4 digits, moments, 1, 1, 28, 28)
+show.film_strip(((rows.clamp(-1, 1) + 1) / 2)[:, :, 0].transpose(1, 2), title="your sampler with the shipped weights: noise (left) to digit (right)")
+
+# %% [markdown]
+# ## 7. Training, live
+#
+# Everything is in place. Pick pictures, pick rounds at random, add noise, guess the noise, compare: DDPM's Algorithm 1 in seven lines.
+
+# %%
+def loss_of(net, x):
+    i = torch.randint(1, 1001, (len(x),))
+    eps = torch.randn_like(x)
+    z = add_noise(x, i, eps)
+    return (net(z, log_snr[i].float().to(x.device)) - eps).square().mean()
+
+
+fresh = UNet().to(DEVICE)
+print(f"loss of a network that predicts zero noise: {loss_of(fresh, data.sample(64).video.to(DEVICE)):.2f} (the variance of the noise is 1)")
+
+# %% [markdown]
+# The loop that the series uses (`utils.train`) does the same and adds what every real run needs: a learning rate that rises, then falls; gradient clipping; mixed precision; an **exponential moving average** (EMA)
+# of the weights, which is what we sample from; and a checkpoint, so that a lost session costs a minute. The grey band is an earlier run of the same length: your curve should fall inside it.
+
+# %%
+from utils.recipes import recipe
+from utils.train import Trainer
+
+steps = recipe("mnist-ddpm").steps_for(BUDGET if BUDGET != "t4-long" else "t4")
+trainer = Trainer(recipe("mnist-ddpm"), steps, device=DEVICE)
+checkpoint = outputs() / f"01_training_{BUDGET}.pt"
+if checkpoint.exists():
+    trainer.load(checkpoint)                                                 # go on where a lost session stopped
+bands = json.loads((ASSETS / "results" / "mnist-ddpm-loss.json").read_text())
+board = show.TrainingBoard(steps, bands.get(BUDGET, {}).get("loss"), title="mnist-ddpm, trained here")
+last_saved = time.monotonic()
+for progress in trainer.run():
+    if progress.step % max(1, steps // 10) == 0 or progress.step == steps:
+        board.update(trainer.history, trainer.model().sample(num=8, steps=min(STEPS, 50)))
+    if time.monotonic() - last_saved > 30:
+        trainer.save(checkpoint); last_saved = time.monotonic()
+checkpoint.unlink(missing_ok=True)
+print(f"trained {trainer.step} steps in {trainer.trained_seconds:.0f} s")
+
+# %%
+# NBVAL_CHECK_OUTPUT
+print("loss fell:", sum(trainer.history[-5:]) / 5 < 0.9 * sum(trainer.history[:3]) / 3)
+
+# %% [markdown]
+# **Yours beside the shipped.** Left to right: what you trained just now, and what the same code gives after more steps.
+
+# %%
+yours = trainer.model().sample(num=10, steps=STEPS, seed=2)
+long = model.sample(num=10, steps=STEPS, seed=2)
+show.image_grid(torch.cat([yours, long]), title=f"above: yours, {trainer.step} steps · below: shipped, {model.provenance['steps']:,} steps · same noise")
+
+# %% [markdown]
+# ## 8. What the network believes on the way
+#
+# At every noise level the network's guess implies a picture $\hat x = (z - \sigma\hat\epsilon)/\alpha$. **Predict, then run:** noise a real digit to five levels. What will $\hat x$ look like where almost nothing is left of the digit?
+#
+# <details><summary>Answer</summary>
+#
+# A blur: the mean of all digits that could have been there. Squared error rewards the mean. That is why one big step cannot work, and a thousand small ones can.
+# </details>
+
+# %%
+real = data.sample(1).video
+levels = torch.tensor([50, 200, 400, 600, 900])
+eps = torch.randn(5, 1, 1, 28, 28, generator=generator(4))
+noisy = add_noise(real.expand(5, -1, -1, -1, -1), levels, eps)
+with torch.no_grad():
+    believed = model.predict_x(noisy.to(DEVICE), log_snr[levels].float().to(DEVICE)).cpu()
+show.image_grid(((torch.cat([noisy, believed]).clamp(-1, 1)) + 1) / 2, columns=5, titles=[f"round {int(k)}" for k in levels] + ["believed"] * 5)
+
+# %% [markdown]
+# ## 9. A number, with a floor and controls
+#
+# Looking is not enough. We compare *features* of generated and real digits, from a small frozen classifier, by the **kernel distance**: about 0 for two sets of real digits, larger the more the sets differ.
+# A number without company means nothing, so three stand beside it: real digits against other real digits (the **floor**), and two **controls** that must come out bad: pure noise, and blurred real digits.
+
+# %%
+NUMBER = {"smoke": 40, "cpu": 100}.get(BUDGET, 500)
+test = lambda seed: (MNIST("test", seed=seed).sample(NUMBER).video + 1) / 2
+reference, held_out = digit_features(test(1)), test(2)
+blur = F.avg_pool2d(held_out[:, :, 0], 5, 1, 2)[:, :, None]
+rows = {"real against real (floor)": held_out, "shipped weights": model.sample(num=NUMBER, steps=min(STEPS, 50)),
+        "yours, trained here": trainer.model().sample(num=NUMBER, steps=min(STEPS, 50)), "control: blurred real digits": blur, "control: noise": torch.rand(held_out.shape)}
+distance = {name: kernel_distance(digit_features(images), reference) for name, images in rows.items()}
+print(f"kernel distance to {NUMBER} real test digits, n = {NUMBER}, {min(STEPS, 50)} steps")
+for name, value in distance.items():
+    sure = float((classify(rows[name]).amax(1) > 0.9).float().mean())
+    print(f"  {name:30s} {value:8.3f}    read with confidence as some digit: {sure:4.0%}")
+assert distance["real against real (floor)"] < distance["shipped weights"] < distance["control: noise"], "the number cannot be trusted"
+
+# %% [markdown]
+# ## 10. Break it
+# Each piece is there for a reason. Take it away and look. **Predict each picture before you run the cell.**
+
+# %%
+@torch.no_grad()
+def broken_sample(change, num=8, steps=min(STEPS, 100)):
+    rounds, z = torch.linspace(1000, 0, steps + 1).round().long(), torch.randn(num, 1, 1, 28, 28, generator=generator(5)).to(DEVICE)
+    for k in range(steps):
+        i, s = rounds[k], rounds[k + 1]
+        told = rounds[0] // 2 if change == "always told round 500" else i
+        eps_hat = mine(z, log_snr[told].float().expand(num).to(DEVICE))
+        noise = torch.randn_like(z) * {"no fresh noise": 0.0, "twice the fresh noise": 2.0}.get(change, 1.0)
+        if change == "off by one: s = i":
+            s = i
+        z = step_back(z, eps_hat, i, s, noise)
+    return (z.clamp(-1, 1).cpu() + 1) / 2
+
+
+changes = ["nothing", "no fresh noise", "twice the fresh noise", "always told round 500", "off by one: s = i"]
+pictures = torch.cat([broken_sample(change) for change in changes])
+show.image_grid(pictures, columns=8, title="rows: " + " · ".join(changes))
+
+# %% [markdown]
+# | if it looks like this | then |
+# |---|---|
+# | thin, simple, similar digits, many 1s | no fresh noise: the walk settles on the most average picture |
+# | speckle over everything | too much noise a step: the wrong variance, or noise on the last step |
+# | grey mud or hard blobs | the network is told the wrong noise level (or has no time embedding) |
+# | pure noise to the end | an index is off: the step goes from $i$ to $i$ |
+# | loss stuck at 1.0 | the output is not learning: learning rate 0, or the target is not the noise |
+# | loss 0.3 after hundreds of steps | normal at first; below 0.1 strokes appear, near 0.03 they become digits |
+# | perfect loss, noise as samples | training and sampling use different schedules |
+
+# %% [markdown]
+# ## 11. Faithful? The box
+#
+# | the paper says | we do | why |
+# |---|---|---|
+# | 1000 rounds, β linear from 1e-4 to 0.02 | the same | |
+# | loss: plain ε-MSE | the same | |
+# | variance $\beta_i$ or $\tilde\beta_i$ | $\tilde\beta_i$ in this lesson's sampler; the library's default leans slightly to $\beta_i$ (γ = 0.1) | the paper finds no difference |
+# | the round $i$ is embedded | its log-SNR is embedded | the same information, and it stays right with any schedule (lesson 02) |
+# | 35.7M parameters, CIFAR-10, 800k steps, EMA 0.9999 | under 1M parameters, MNIST, minutes, EMA 0.999 with warm-up | a free GPU and your patience |
+
+# %% [markdown]
+# ## 12. Exercises
+# Each has a stub that runs as it is, a check, and a folded hint and solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
+#
+# ### Exercise 1 · The picture behind the guess (difficulty ●○○, importance ●●●, 5 minutes)
+# Given $z$, $\hat\epsilon$ and $\bar\alpha$, return $\hat x$. Use $z = \sqrt{\bar\alpha}\,x + \sqrt{1-\bar\alpha}\,\epsilon$.
+
+# %%
+def picture_from_noise(z, eps_hat, a):
+    """z, eps_hat (B, ...), a a number -> x_hat (B, ...)."""
+    return ...  # your line here
+
+# %%
+def check(name, answer, reference, arguments):
+    """Compare with the reference; an untouched stub (returns ...) passes quietly and the reference takes over."""
+    try:
+        got, want = answer(*arguments), reference(*arguments)
+    except Exception as error:
+        print(f"{name}: raised {type(error).__name__}: {error}")
+        return answer
+    if got is ...:
+        print(f"{name}: not answered yet; the lesson goes on with the reference answer")
+        return reference
+    right = torch.as_tensor(got).shape == torch.as_tensor(want).shape and torch.allclose(torch.as_tensor(got).double(), torch.as_tensor(want).double(), atol=1e-6)
+    print(f"{name}: {'right' if right else 'not right yet: expected ' + str(torch.as_tensor(want).flatten()[:3].tolist()) + ' ..., got ' + str(torch.as_tensor(got).flatten()[:3].tolist()) + ' ...'}")
+    return answer
+
+
+z, eps_hat = torch.randn(2, 4, 3, generator=generator(6))
+picture_from_noise = check("exercise 1", picture_from_noise, lambda z, e, a: (z - (1 - a) ** 0.5 * e) / a**0.5, (z, eps_hat, 0.3))
+
+# %% [markdown]
+# <details><summary>Hint</summary>Solve the equation for x.</details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# return (z - (1 - a) ** 0.5 * eps_hat) / a ** 0.5
+# ```
+# </details>
+#
+# ### Exercise 2 · How many rounds until half is noise? (difficulty ●○○, importance ●●○, 5 minutes)
+# Return the first round at which the noise is at least as strong as the signal, $\log\mathrm{SNR} \le 0$.
+
+# %%
+def first_noisy_round(log_snr):
+    """log_snr (1001,), descending -> int."""
+    return ...  # your line here
+
+# %%
+first_noisy_round = check("exercise 2", first_noisy_round, lambda l: int((l <= 0).nonzero()[0]), (log_snr,))
+print("round", first_noisy_round(log_snr))
+
+# %% [markdown]
+# <details><summary>Hint</summary>A comparison gives a tensor of True and False; `nonzero` lists where it is True.</details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# return int((log_snr <= 0).nonzero()[0])
+# ```
+# About a quarter of the way: most rounds of this schedule are spent on pictures that are mostly noise. Improved DDPM (lesson 02) changes that.
+# </details>
+#
+# ### Exercise 3 · The weight that DDPM drops (difficulty ●●○, importance ●●○, 10 minutes)
+# Return $w_i = \beta_i^2 / (2\tilde\beta_i(1-\beta_i)(1-\bar\alpha_i))$ for rounds 2 to 1000.
+
+# %%
+def bound_weights(beta, abar):
+    """beta (1000,), abar (1001,) -> (999,), rounds 2 .. 1000."""
+    return ...  # your lines here
+
+# %%
+def reference_weights(beta, abar):
+    b, a, before = beta[1:], abar[2:], abar[1:-1]
+    return b**2 / (2 * b * (1 - before) / (1 - a) * (1 - b) * (1 - a))
+
+
+bound_weights = check("exercise 3", bound_weights, reference_weights, (beta, abar))
+weights = bound_weights(beta, abar)
+print(f"round 2 weighs {float(weights[0] / weights[500]):.0f} times as much as round 502")
+
+# %% [markdown]
+# <details><summary>Hint</summary>Round i = 2 uses beta[1], abar[2] and abar[1]: three slices of the same length.</details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# b, a, before = beta[1:], abar[2:], abar[1:-1]
+# posterior = b * (1 - before) / (1 - a)
+# return b ** 2 / (2 * posterior * (1 - b) * (1 - a))
+# ```
+# </details>
+
+# %% [markdown]
+# ## 13. Play
+# Drag the slider: a real digit, noised to round $i$, and what the network believes is underneath. (The widget needs a running kernel; the strip in section 8 shows the same, still.)
+
+# %%
+import ipywidgets as widgets
+from IPython.display import display
+
+one, fixed = data.sample(1, index=3).video, torch.randn(1, 1, 1, 28, 28, generator=generator(8))
+
+
+def believe(i):
+    noisy = add_noise(one, torch.tensor([i]), fixed)
+    with torch.no_grad():
+        x_hat = model.predict_x(noisy.to(DEVICE), log_snr[[i]].float().to(DEVICE)).cpu()
+    display(show.image_grid((torch.cat([one, noisy, x_hat]).clamp(-1, 1) + 1) / 2, columns=3, titles=["real", f"round {i}", "believed"]))
+
+
+widgets.interact(believe, i=widgets.IntSlider(value=400, min=1, max=1000, step=1, description="round"));
+
+# %% [markdown]
+# ## 14. Quiz
+# 1. Why is $\epsilon$-prediction hard to turn into a picture at round 1000?
+# 2. Why does the second convolution of each block start at zero?
+# 3. Training never runs the sampler. How can it still learn to sample?
+# 4. Which of your numbers would catch a model that has memorised ten training digits?
+#
+# <details><summary>Answers</summary>
+#
+# 1. $\hat x = (z - \sigma\hat\epsilon)/\alpha$ divides by $\alpha_{1000} \approx 0.006$: an error in $\hat\epsilon$ is multiplied by about 160. Lesson 02's v-prediction repairs it.
+# 2. So that at the start every block passes its input through, and gradients reach every layer.
+# 3. Because the reverse step is a known Gaussian once $x$ (or $\epsilon$) is known, and that is what it learns, for every round by itself.
+# 4. Not the loss, and not the confidence of the classifier. The kernel distance partly (ten digits have too little variety); a search for the nearest training digit would (lesson 04).
+# </details>
+#
+# ## What was shown, and what was not
+# Shown: the closed-form noise, two forms of the posterior mean, your network and sampler equal to the library's, a loss that falls, a number with its floor and controls. Not shown: that 1000 steps are needed (they
+# are not, lesson 02), that you can ask for a particular digit (lesson 03), that anything moves (lesson 04; or jump to [lesson 06](06_video_diffusion_models.ipynb) and type a caption).
+#
+# ## Readings
+# - Ho, Jain, Abbeel, *Denoising Diffusion Probabilistic Models*, 2020 (arXiv 2006.11239): sections 2 and 3 are this lesson.
+# - Sohl-Dickstein et al., *Deep Unsupervised Learning using Nonequilibrium Thermodynamics*, 2015 (arXiv 1503.03585): where the idea began.
+# - Song and Ermon, *Generative Modeling by Estimating Gradients of the Data Distribution*, 2019 (arXiv 1907.05600): the same from the side of the score.
+# - Nichol and Dhariwal, *Improved DDPM*, 2021 (arXiv 2102.09672): what to change first; read before lesson 02.

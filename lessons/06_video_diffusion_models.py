@@ -1,0 +1,340 @@
+# %% [markdown]
+# # 06 · Video Diffusion Models
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/video-diffusion-lessons/video-diffusion-lessons/blob/main/lessons/06_video_diffusion_models.ipynb)
+#
+# ![Two digits bouncing in a box, each clip generated from its caption](../assets/figures/06_text_to_video.gif)
+#
+# **Claim: a network with fewer than four million parameters turns a caption into a moving clip, and you can train it while you watch.**
+#
+# You will be able to
+# - type a caption and get a clip (ten minutes, no earlier lesson needed);
+# - train the factorized space-time U-Net of *Video Diffusion Models* (Ho et al. 2022, arXiv 2204.03458) on captioned Moving MNIST, live;
+# - turn the guidance dial and see what it buys and what it costs;
+# - say how often the model obeys, with the same reader's score on real clips beside it.
+#
+# | reading | exercises | machine (T4 / two CPU cores) |
+# |---|---|---|
+# | 20 minutes | 10 minutes | about 12 / about 5 minutes |
+#
+# **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → 02 schedules and fast samplers → 03 guidance → 04 Moving MNIST → 05 the factorized 3D U-Net → **06 Video Diffusion Models (you are here)** →
+# 07 joint training → 08 reconstruction guidance → 09 pseudo-3D layers → 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up.
+# Where the loss and the sampler come from: lesson 01, sections 4 and 6.
+
+# %% [markdown]
+# ## Set-up
+# Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+
+# %%
+import os, subprocess, sys
+from pathlib import Path
+
+SLUG, TAG = "video-diffusion-lessons/video-diffusion-lessons", "main"  # stamped from lessons/colab.txt
+if "google.colab" in sys.modules:
+    ROOT = Path("/content") / SLUG.split("/")[1]
+    if not ROOT.exists():
+        subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
+else:
+    ROOT = next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "utils" / "runtime.py").exists())
+for name in [name for name in sys.modules if name.split(".")[0] == "utils" and not str(getattr(sys.modules[name], "__file__", "")).startswith(str(ROOT))]:
+    del sys.modules[name]  # a foreign package of the same name
+if sys.path[0] != str(ROOT):
+    sys.path.insert(0, str(ROOT))
+import utils
+assert Path(utils.__file__).parent.parent == ROOT, "another package called utils is in the way: restart the kernel and run this cell first"
+from utils.runtime import banner
+print(banner())
+
+# %%
+import json, time
+import matplotlib.pyplot as plt
+import torch
+from utils import load_pretrained, show
+from utils.captions import CaptionError, parse
+from utils.data import MovingMNIST
+from utils.metrics import obeyed
+from utils.runtime import ASSETS, budget, generator, outputs, pick_device
+
+BUDGET, DEVICE = budget(), pick_device()
+STEPS = {"smoke": 6}.get(BUDGET, 32)                        # denoising steps of a clip
+
+# %% [markdown]
+# # The ten-minute path
+# ## 1. Load, type, watch
+# The weights come with the repository. A caption names two digits, and, if you like, the direction in which each sets off:
+# `3 and 7` · `three and 7` · `3 moving left and 7 moving up right`. Directions: right, up right, up, up left, left, down left, down, down right.
+
+# %%
+model = load_pretrained("vdm-text", device=DEVICE)
+captions = ["3 and 7", "1 moving up and 0 moving down", "4 moving left and 8 moving up right", "2 moving right and 5 moving left"]
+start = time.monotonic()
+clips = model.sample(captions, steps=STEPS, seed=1, progress=True)
+print(f"{len(clips)} clips of shape {tuple(clips.shape[1:])} in {time.monotonic() - start:.0f} s, {STEPS} steps; weights: shipped")
+show.play(clips, captions, scale=4, path=outputs() / "06_captions.gif")
+
+# %%
+show.film_strip(clips, captions, every=2, title="the same clips as film strips (shipped weights)")
+
+# %% [markdown]
+# Change the caption in the next cell and run it, again and again. On Colab it is a form. The caption below also has a static result, so it reads on GitHub.
+
+# %%
+caption = "3 moving left and 7 moving up right"  #@param {type:"string"}
+guidance_scale = 2.0  #@param {type:"slider", min:0, max:6, step:0.5}
+seed = 0  #@param {type:"integer"}
+mine = model.sample([caption] * 4, steps=STEPS, guidance_scale=guidance_scale, seed=seed)
+show.play(mine, [caption], scale=4)
+
+# %% [markdown]
+# Or with a box and a button (needs a running kernel):
+
+# %%
+show.caption_box(model, steps=STEPS)
+
+# %% [markdown]
+# A word outside the grammar is not guessed at:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+try:
+    parse("3 moving sideways and 7 moving up")
+except CaptionError as error:
+    print(error)
+
+# %% [markdown]
+# **Where do these weights come from?**
+
+# %%
+for key, value in model.provenance.items():
+    print(f"{key:10s} {value}")
+
+# %% [markdown]
+# That is the ten-minute path. The rest of the lesson shows how it is done, does it, and measures it.
+#
+# # How it works
+# ## 2. What the model sees
+# Moving MNIST (Srivastava et al. 2015): two digits drift in a box and bounce off its walls. A clip is a tensor **B C T H W** = (B, 1, 16, 32, 32). The data set has no labels; here clips are generated on the fly from labelled
+# MNIST digits, so digits and directions are known and a caption can be written for each. Test clips use digits that no training clip used.
+
+# %%
+data = MovingMNIST("test", seed=0, captions="motion")
+batch = data.sample(4)
+print("video", tuple(batch.video.shape), " labels", tuple(batch.labels.shape), " position", tuple(batch.position.shape), "(row, column in pixels)")
+show.film_strip((batch.video + 1) / 2, batch.captions, every=2, title="real clips and the captions made for them")
+
+# %% [markdown]
+# **Seen from above.** Look at each clip from above, so that height vanishes and time runs downwards: a digit that moves evenly draws a slanted line, a bounce a corner. This picture shows motion at a glance; the strip shows shape.
+
+# %%
+show.xt_slice(torch.cat([(batch.video + 1) / 2, clips]), batch.captions + captions, title="x-t slices: real (first four), generated (last four)")
+
+# %% [markdown]
+# ## 3. The network in one table
+# A U-Net as in lesson 01, with one addition: after attention over *space* comes attention over *time* (*Video Diffusion Models*, section 3). Lesson 05 builds it piece by piece.
+#
+# | layer | who talks to whom | in einops |
+# |---|---|---|
+# | 1×3×3 convolution | neighbours in one frame | `b c t h w -> (b t) c h w` |
+# | spatial attention | all places of one frame | `(b t) (h w) c` |
+# | temporal attention | all frames at one place | `(b h w) t c` |
+#
+# Caption and noise level become one vector, *added* in each residual block. **Predict, then run:** frame 8 of the noisy input is changed. Which output frames change with the network as it is? And with temporal attention switched off?
+
+# %%
+def frames_that_move(net, frame=8):
+    z, log_snr = torch.randn(1, 1, 16, 32, 32, generator=generator(0)).to(DEVICE), torch.zeros(1).to(DEVICE)
+    changed = z.clone()
+    changed[:, :, frame] += 1
+    with torch.no_grad():
+        return [k for k, d in enumerate((net(changed, log_snr) - net(z, log_snr)).abs().amax((0, 1, 3, 4))) if d > 1e-5]
+
+
+print("as it is:             ", frames_that_move(model.net))
+
+# %%
+# NBVAL_CHECK_OUTPUT
+import copy
+from utils.layers import TemporalAttention
+blind = copy.deepcopy(model.net)
+for module in blind.modules():
+    if isinstance(module, TemporalAttention):
+        module.forward = lambda x, num_frames, mask=None: x                # skip it
+print("without time attention:", frames_that_move(blind))
+assert frames_that_move(blind) == [8] and len(frames_that_move(model.net)) == 16
+
+# %% [markdown]
+# Sampled without temporal attention, every frame is a picture of its own. The motion in the clips above is made in those layers and nowhere else:
+
+# %%
+from utils.pretrained import Model
+torn = Model(model.recipe, blind, device=DEVICE).sample(captions[:2], steps=STEPS, seed=1)
+show.film_strip(torch.cat([clips[:2], torn]), ["as trained", "as trained", "no time", "no time"], every=2, title="break it: the same noise without temporal attention")
+
+# %% [markdown]
+# ## 4. v-prediction and the noise schedule
+# The network predicts $v = \alpha\,\epsilon - \sigma\,x$ (Salimans and Ho 2022). At strong noise that is nearly $-x$, at weak noise nearly $\epsilon$: a target of the same size everywhere, and $\hat x = \alpha z - \sigma \hat v$ never divides by a small number.
+# Time is continuous; log-SNR follows a cosine. Look at what the network believes at four noise levels, for one real clip:
+
+# %%
+from utils.diffusion import q_sample
+levels = torch.tensor([2.0, -1.0, -4.0, -8.0])
+x = batch.video[:1].expand(4, -1, -1, -1, -1)
+z = q_sample(x, levels, torch.randn(x.shape, generator=generator(3)))
+cond = model.encode([batch.captions[0]] * 4)
+with torch.no_grad():
+    believed = model.predict_x(z.to(DEVICE), levels.to(DEVICE), cond).cpu().clamp(-1, 1)
+names = [f"log-SNR {l:g}" for l in levels.tolist()]
+show.film_strip(torch.cat([(z.clamp(-1, 1) + 1) / 2, (believed + 1) / 2]), names + [n + "\nbelieved" for n in names], every=2)
+
+# %% [markdown]
+# Sixteen noisy frames say together what none says alone: at log-SNR −4 an eye sees nothing, the network sees where the digits go. That is why video needs *more* noise in training than images do, and why our schedule is shifted towards noise (see the box below).
+#
+# ## 5. Train it, live
+# The same recipe as the shipped weights, for the budget of this machine. The grey band is an earlier run of this length. A lost session costs at most half a minute: the cell goes on from its checkpoint.
+
+# %%
+from utils.recipes import recipe
+from utils.train import Trainer
+
+steps = recipe("vdm-text").steps_for(BUDGET)
+trainer = Trainer(recipe("vdm-text"), steps, device=DEVICE)
+checkpoint = outputs() / f"06_training_{BUDGET}.pt"
+if checkpoint.exists():
+    trainer.load(checkpoint)
+bands = json.loads((ASSETS / "results" / "vdm-text-loss.json").read_text())
+board = show.TrainingBoard(steps, bands.get(BUDGET, {}).get("loss"), title="vdm-text, trained here")
+last_saved = time.monotonic()
+for progress in trainer.run():
+    if progress.step % max(1, steps // 6) == 0 or progress.step == steps:
+        board.update(trainer.history, trainer.model().sample(["3 and 7", "1 and 0"], steps=8))
+    if time.monotonic() - last_saved > 30:
+        trainer.save(checkpoint); last_saved = time.monotonic()
+checkpoint.unlink(missing_ok=True)
+print(f"trained {trainer.step} steps = {trainer.step * trainer.recipe.batch_size} clips in {trainer.trained_seconds:.0f} s on {trainer.provenance()['device']}")
+
+# %%
+# NBVAL_CHECK_OUTPUT
+print("loss fell:", trainer.history[-1] < trainer.history[0])
+
+# %%
+yours = trainer.model().sample(captions[:2], steps=STEPS, seed=1)
+show.film_strip(torch.cat([yours, clips[:2]]), [f"yours, {trainer.step} steps"] * 2 + [f"shipped, {model.provenance['steps']} steps"] * 2, every=2, title="same captions, same noise")
+
+# %% [markdown]
+# **Going on from the shipped weights.** A short run from nothing is a short run. The same trainer can start from what is there; ten steps at a small learning rate show that the loss is where a trained network's should be:
+
+# %%
+from dataclasses import replace
+tuning = Trainer(replace(recipe("vdm-text"), learning_rate=1e-5), 3 if BUDGET == "smoke" else 10, device=DEVICE, initial=model.net.state_dict())
+for progress in tuning.run():
+    pass
+print(f"loss of the shipped weights, mean of {tuning.step} batches: {sum(tuning.history) / tuning.step:.3f}   of yours at the end: {trainer.history[-1]:.3f}")
+
+# %% [markdown]
+# | if it looks like this | then |
+# |---|---|
+# | loss near 1, flat | nothing is learnt: learning rate, or the target is wrong |
+# | loss falls, clips are grey fog | early: the mean of all clips is the best guess so far |
+# | bright blobs that move smoothly, no digits | motion comes first; shapes come with more steps |
+# | a digit that changes into another on its way | identity over time is the hard part: more steps, more width at the coarse levels |
+# | sharp frames that do not belong together | temporal attention is off or sees no positions |
+# | clips ignore the caption | the null condition was never trained, or guidance is 0 |
+#
+# ## 6. The guidance dial
+# The model was trained with the caption dropped in one clip of ten, so it can predict with and without. Guidance goes further along the difference: $\hat v = v_\varnothing + g\,(v_c - v_\varnothing)$. **Predict, then run:** what do $g = 0$, $1$ and $6$ look like?
+
+# %%
+dial = [0.0, 1.0, 2.0, 6.0]
+prompt = "3 moving left and 7 moving up right"
+swept = torch.cat([model.sample([prompt], steps=STEPS, guidance_scale=g, seed=4) for g in dial])
+show.film_strip(swept, [f"g = {g:g}" for g in dial], every=2, title=prompt)
+
+# %% [markdown]
+# ## 7. A number, with a floor and a control
+# A small frozen network, trained on real clips only, reads digits and first directions off a clip. It makes mistakes on real clips too: that is the floor, and it stands beside everything. Noise is the control that must fail.
+
+# %%
+N = {"smoke": 8, "cpu": 48}.get(BUDGET, 256)
+test = MovingMNIST("test", seed=7, captions="motion").sample(N)
+made = model.sample(test.captions, steps=min(STEPS, 16), seed=7)
+table = {"real held-out clips (floor)": (test.video + 1) / 2, "shipped weights": made, "control: noise": torch.rand(test.video.shape, generator=generator(1))}
+print(f"n = {N} captions with motion, {min(STEPS, 16)} steps, guidance {model.recipe.guidance_scale:g}")
+for name, videos in table.items():
+    r = obeyed(videos, test.captions)
+    print(f"  {name:28s} both digits right {r['digits']:4.0%} [{r['digits_low']:.0%}, {r['digits_high']:.0%}]   a digit's direction right {r['directions']:4.0%}")
+
+# %% [markdown]
+# The same, measured once with more clips and kept in a results file:
+
+# %%
+result = json.loads((ASSETS / "results" / "vdm-text-obeyed.json").read_text())
+print(f"n = {result['n']}, {result['steps']} steps, guidance {result['guidance_scale']:g}, test digits, {result['device']}, {result['seconds']} s")
+for name, r in result["rows"].items():
+    print(f"  {name:28s} both digits right {r['digits']:5.1%} [{r['digits_low']:.1%}, {r['digits_high']:.1%}]   direction right {r['directions']:5.1%}")
+
+# %% [markdown]
+# ## 8. Faithful? The box
+#
+# | the paper says | we do | why |
+# |---|---|---|
+# | factorized space-time U-Net, 1×3×3 convolutions, temporal attention after each spatial attention | the same | |
+# | relative position embeddings in temporal attention | the same, after Shaw et al. 2018, distances up to T − 1 | the paper leaves the distance open |
+# | attention at resolutions 8, 16, 32 | see the recipe: `utils/recipes.py` | chosen by quality at equal FLOPs, table in `assets/results/video-shapes.json` |
+# | condition and noise level added in each block | the same | |
+# | cosine log-SNR in [−20, 20], continuous time, v-prediction | the same, its middle shifted towards noise | sixteen frames of one scene are redundant; found better at equal FLOPs |
+# | text: BERT-large with attention pooling | two small transformer layers with attention pooling, trained along | the grammar has seventeen words |
+# | joint training on images and video | lesson 07 | |
+# | 128 to 256 channels, 64×64, months of TPU | a few million parameters, 32×32×16, minutes to hours | a free GPU |
+#
+# ## 9. Exercises
+# ### Exercise 1 · Guidance by hand (difficulty ●○○, importance ●●●, 5 minutes)
+# Given the network's output with the caption and without it, return the guided output for scale `g`. `g = 1` must give the first, `g = 0` the second.
+
+# %%
+def guide(with_caption, without, g):
+    """Two tensors of one shape and a number -> a tensor of that shape."""
+    return ...  # your line here
+
+# %%
+def reference_guide(with_caption, without, g):
+    return without + g * (with_caption - without)
+
+
+a, b = torch.randn(2, 5, generator=generator(5))
+answers = [guide(a, b, g) for g in (0.0, 1.0, 3.0)]
+if answers[0] is ...:
+    print("exercise 1: not answered yet; the lesson goes on with the reference answer")
+    guide = reference_guide
+else:
+    right = all(torch.allclose(torch.as_tensor(got), reference_guide(a, b, g)) for got, g in zip(answers, (0.0, 1.0, 3.0)))
+    print("exercise 1:", "right" if right else f"not right yet: for g = 3 expected {reference_guide(a, b, 3.0)[:2].tolist()} ..., got {torch.as_tensor(answers[2])[:2].tolist()} ...")
+
+# %% [markdown]
+# <details><summary>Hint</summary>Start from the output without the caption and walk towards the one with it; g says how far.</details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# return without + g * (with_caption - without)
+# ```
+# </details>
+#
+# ## 10. Quiz
+# 1. The clip is 16 frames long. What happens for `num_frames=24`, and why does it run at all?
+# 2. Which layer would you remove to make every frame independent, and which to make the model deaf?
+# 3. Why is the reader's score on real clips printed beside the model's?
+#
+# <details><summary>Answers</summary>
+#
+# 1. Convolutions and spatial attention work frame by frame, temporal attention takes any number of frames. Distances beyond 15 were never trained, so frames further apart look 15 apart.
+# 2. Temporal attention; the caption's vector that is added in the residual blocks.
+# 3. The reader errs. A model cannot be asked to score better than reality.
+# </details>
+#
+# ## What was shown, and what was not
+# Shown: a caption becomes a clip; motion is made by temporal attention alone; a live run beside the shipped one; obedience in numbers beside a floor and a control. Not shown: that images help (lesson 07), longer clips (lesson 08), text without captioned video (lesson 10).
+#
+# ## Readings
+# - Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet, *Video Diffusion Models*, 2022 (arXiv 2204.03458): section 3 is this lesson's network.
+# - Salimans, Ho, *Progressive Distillation for Fast Sampling of Diffusion Models*, 2022 (arXiv 2202.00512): v-prediction, section 4 and appendix D.
+# - Ho, Salimans, *Classifier-Free Diffusion Guidance*, 2022 (arXiv 2207.12598): the dial.
+# - Hoogeboom, Heek, Salimans, *simple diffusion*, 2023 (arXiv 2301.11093): why larger signals want a schedule shifted towards noise.

@@ -1,0 +1,147 @@
+"""The lessons as files: execute them, pair them with their twins, stamp the Colab address into them.
+
+    python -m utils.notebooks run 06 [--into outputs]     execute a copy of lesson 06
+    python -m utils.notebooks update 06                   take lesson 06 from its .py twin, execute it in place
+    python -m utils.notebooks stamp                       write lessons/colab.txt's address into every notebook and twin
+
+Needs jupytext, nbformat and nbclient, which the lessons themselves do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import time
+from pathlib import Path
+
+from .runtime import ROOT
+
+LESSONS = ROOT / "lessons"
+ADDRESS_FILE = LESSONS / "colab.txt"
+METADATA = {"accelerator": "GPU", "colab": {"gpuType": "T4", "provenance": []},
+            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+
+
+def lessons() -> list[Path]:
+    """Every lesson's notebook, in order."""
+    return sorted(LESSONS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def find(number: str) -> Path:
+    """The .py twin of the lesson of that number ("06") or name; SystemExit with the list when there is none."""
+    matches = sorted(LESSONS.glob(f"{number.zfill(2)}_*.py")) + sorted(LESSONS.glob(f"{number.removesuffix('.ipynb').removesuffix('.py')}.py"))
+    if not matches:
+        raise SystemExit(f"error: there is no lesson {number!r}. There are: {', '.join(path.stem for path in lessons())}.")
+    return matches[0]
+
+
+def address() -> tuple[str, str]:
+    """OWNER/REPOSITORY and branch or tag, as lessons/colab.txt holds them."""
+    slug, tag = ADDRESS_FILE.read_text().split()
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", slug):
+        raise SystemExit(f"error: lessons/colab.txt holds {slug!r}; expected OWNER/REPOSITORY and a branch or tag.")
+    return slug, tag
+
+
+def stamped(text: str) -> str:
+    """`text` of a notebook or twin with every Colab link and the set-up cell at the address of lessons/colab.txt."""
+    slug, tag = address()
+    text = re.sub(r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+/blob/[\w.-]+/", rf"\g<1>{slug}/blob/{tag}/", text)
+    return re.sub(r'(SLUG, TAG = \\?")[\w./-]+(\\?", \\?")[\w./-]+(\\?")', rf"\g<1>{slug}\g<2>{tag}\g<3>", text)
+
+
+def stamp() -> None:
+    """Stamp every notebook and twin."""
+    for path in [*lessons(), *sorted(LESSONS.glob("[0-9][0-9]_*.py"))]:
+        before = path.read_text()
+        if (after := stamped(before)) != before:
+            path.write_text(after)
+            print("stamped", path.name)
+
+
+def execute(notebook, name: str) -> None:
+    """Run a notebook's cells in place in lessons/, saying which cell runs. SystemExit with the error when one fails."""
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError
+
+    total, start = sum(cell.cell_type == "code" for cell in notebook.cells), time.monotonic()
+    seen = []
+
+    def progress(cell, cell_index) -> None:
+        if cell.cell_type == "code":
+            seen.append(cell_index)
+            first = next((line for line in cell.source.splitlines() if line.strip()), "")
+            print(f"[{time.monotonic() - start:5.0f} s] {name} cell {len(seen)} of {total}: {first[:70]}", flush=True)
+
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(LESSONS)}},
+                            record_timing=False, store_widget_state=False, on_cell_start=progress)
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        print(f"error: {name} stopped in code cell {len(seen)} of {total}:\n{error}\nMend what the last line says and run again; "
+              "the budget is chosen with LESSON_BUDGET=smoke, cpu, t4 or t4-long.", file=sys.stderr)
+        raise SystemExit(1) from error
+    print(f"[{time.monotonic() - start:5.0f} s] {name} done")
+
+
+def run(number: str, into: Path) -> float:
+    """Execute a copy of a lesson, write it to `into`, return the seconds."""
+    import nbformat
+
+    source = find(number).with_suffix(".ipynb")
+    start, into = time.monotonic(), Path(into)
+    notebook = nbformat.read(source, as_version=4)
+    into.mkdir(parents=True, exist_ok=True)
+    try:
+        execute(notebook, source.stem)
+    finally:
+        nbformat.write(notebook, into / source.name)  # also when a cell failed: the outputs so far are worth reading
+    print(f"executed notebook: {into / source.name}")
+    for clip in sorted(into.glob(f"{source.stem[:2]}_*.gif")):
+        print(f"clip: {clip}")
+    return time.monotonic() - start
+
+
+def update(number: str) -> None:
+    """Make a lesson's notebook anew from its .py twin, executed, with the metadata that Colab and GitHub want."""
+    import jupytext
+    import nbformat
+
+    twin = find(number)
+    twin.write_text(stamped(twin.read_text()))
+    notebook = jupytext.read(twin)
+    notebook.metadata.update(METADATA)
+    execute(notebook, twin.stem)
+    notebook.metadata = nbformat.from_dict(METADATA)  # drop what the kernel added
+    for index, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{index:03d}"  # the same ids every time, so that a diff shows what changed
+        cell.metadata = nbformat.from_dict({key: value for key, value in cell.metadata.items() if key == "tags"})
+    nbformat.write(notebook, twin.with_suffix(".ipynb"))
+    twin.write_text(jupytext.writes(jupytext.read(twin.with_suffix(".ipynb")), fmt="py:percent"))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m utils.notebooks", description="Execute, pair and stamp the lessons.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", "update"):
+        sub = commands.add_parser(name)
+        sub.add_argument("lesson", nargs="+", help="a number such as 06, or 'all'")
+        if name == "run":
+            sub.add_argument("--into", type=Path, default=ROOT / "outputs")
+    commands.add_parser("stamp")
+    a = parser.parse_args()
+    if a.command == "stamp":
+        stamp()
+        return
+    chosen = [path.stem[:2] for path in lessons()] if a.lesson == ["all"] else a.lesson
+    seconds = {number: run(number, a.into) if a.command == "run" else update(number) for number in chosen}
+    if a.command == "run" and len(seconds) > 1:
+        print("\nlesson  seconds")
+        for number, taken in seconds.items():
+            print(f"{find(number).stem:40s} {taken:6.0f}")
+
+
+if __name__ == "__main__":
+    main()
