@@ -196,8 +196,8 @@ show.film_strip(torch.cat([(z.clamp(-1, 1) + 1) / 2, (believed + 1) / 2]), names
 from utils.recipes import recipe
 from utils.train import Trainer
 
-steps = recipe("vdm-text").steps_for(BUDGET)
-trainer = Trainer(recipe("vdm-text"), steps, device=DEVICE)
+trainer = Trainer(recipe("vdm-text"), recipe("vdm-text").budget(BUDGET), device=DEVICE)
+steps = trainer.steps
 checkpoint = outputs() / f"06_training_{BUDGET}.pt"
 if checkpoint.exists():
     trainer.load(checkpoint)
@@ -205,12 +205,12 @@ bands = json.loads((ASSETS / "results" / "vdm-text-loss.json").read_text())
 board = show.TrainingBoard(steps, bands.get(BUDGET, {}).get("loss"), title="vdm-text, trained here")
 last_saved = time.monotonic()
 for progress in trainer.run():
-    if progress.step % max(1, steps // 6) == 0 or progress.step == steps:
+    if progress.step % max(1, steps // 3) == 0:
         board.update(trainer.history, trainer.model().sample(["3 and 7", "1 and 0"], steps=8))
     if time.monotonic() - last_saved > 30:
         trainer.save(checkpoint); last_saved = time.monotonic()
 checkpoint.unlink(missing_ok=True)
-print(f"trained {trainer.step} steps = {trainer.step * trainer.recipe.batch_size} clips in {trainer.trained_seconds:.0f} s on {trainer.provenance()['device']}")
+print(f"trained {trainer.step} steps = {trainer.provenance()['samples']} clips in {trainer.trained_seconds:.0f} s on {trainer.provenance()['device']}")
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -225,7 +225,9 @@ show.film_strip(torch.cat([yours, clips[:2]]), [f"yours, {trainer.step} steps"] 
 
 # %%
 from dataclasses import replace
-tuning = Trainer(replace(recipe("vdm-text"), learning_rate=1e-5), 3 if BUDGET == "smoke" else 10, device=DEVICE, initial=model.net.state_dict())
+from utils.recipes import Budget
+few = Budget(3 if BUDGET == "smoke" else 10, trainer.budget.batch_size)
+tuning = Trainer(replace(recipe("vdm-text"), learning_rate=1e-5), few, device=DEVICE, initial=model.net.state_dict())
 for progress in tuning.run():
     pass
 print(f"loss of the shipped weights, mean of {tuning.step} batches: {sum(tuning.history) / tuning.step:.3f}   of yours at the end: {trainer.history[-1]:.3f}")
@@ -267,10 +269,13 @@ for name, videos in table.items():
 # The same, measured once with more clips and kept in a results file:
 
 # %%
-result = json.loads((ASSETS / "results" / "vdm-text-obeyed.json").read_text())
-print(f"n = {result['n']}, {result['steps']} steps, guidance {result['guidance_scale']:g}, test digits, {result['device']}, {result['seconds']} s")
-for name, r in result["rows"].items():
-    print(f"  {name:28s} both digits right {r['digits']:5.1%} [{r['digits_low']:.1%}, {r['digits_high']:.1%}]   direction right {r['directions']:5.1%}")
+result = json.loads((ASSETS / "results" / "vdm-text.json").read_text())
+print(f"n = {result['n']} a row, {result['steps']} steps, guidance {result['guidance_scale']:g}, test digits, {result['device']}, {result['seconds']} s")
+for kind, rows in result["rows"].items():
+    print(f"captions of {kind}")
+    for name, r in rows.items():
+        direction = f"   direction right {r['directions']:5.1%}" if "directions" in r else ""
+        print(f"  {name:34s} both digits right {r['digits']:5.1%} [{r['digits_low']:.1%}, {r['digits_high']:.1%}]{direction}")
 
 # %% [markdown]
 # ## 8. Faithful? The box

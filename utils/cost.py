@@ -7,22 +7,33 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from .recipes import Recipe, recipe as get_recipe
-from .unet import UNet, randomize
+from .unet import UNet, UNetConfig, randomize
 
 T4_SUSTAINED = 7e12  # FLOP/s: the middle of the 5-10 TFLOP/s that small convolution networks reach on a T4 in fp16
 TRAINING_COPIES = 16  # bytes a parameter: weights, EMA, and Adam's two moments, float32
 
 
-def cost(recipe: Recipe) -> dict[str, float | int]:
-    """Measured: parameters, training GFLOP a sample (forward and backward, multiply-add = 2), saved activations in MiB
-    (float32, batch 1). Estimated, and named so: minutes on a T4 for each budget, GiB of memory in training."""
-    net = randomize(UNet(recipe.net))
-    z = torch.zeros(1, *recipe.sample_shape)
+@dataclass(frozen=True)
+class Measured:
+    """One sample through a network, forward and backward, batch 1, float32 (multiply-add = 2)."""
+
+    parameters: int
+    flops: int
+    saved_bytes: int  # activations kept for the backward pass, each storage once
+
+
+@lru_cache
+def measure(config: UNetConfig, sample_shape: tuple[int, ...]) -> Measured:
+    """Run a network once on a sample of shape (C, T, H, W) and count."""
+    net = randomize(UNet(config))
+    z = torch.zeros(1, *sample_shape)
     saved: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -31,18 +42,24 @@ def cost(recipe: Recipe) -> dict[str, float | int]:
 
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = net(z, torch.zeros(1), torch.zeros(1, recipe.net.embed_dim)).sum()
+            loss = net(z, torch.zeros(1), torch.zeros(1, config.embed_dim)).sum()
         loss.backward()
     weights = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
     activations = sum(t.untyped_storage().nbytes() for address, t in saved.items() if address not in weights)
-    parameters = sum(p.numel() for p in net.parameters())
-    flops = counter.get_total_flops()
-    per_step = flops * recipe.batch_size
-    return {"recipe": recipe.name, "parameters": parameters, "gflop_per_sample": round(flops / 1e9, 3),
-            "saved_activations_mib": round(activations / 2**20, 1),
-            "flops": {budget: float(f"{steps * per_step:.3g}") for budget, steps in recipe.steps.items()},
-            "t4_minutes_estimate": {budget: round(steps * per_step / T4_SUSTAINED / 60, 1) for budget, steps in recipe.steps.items()},
-            "memory_gib_estimate": round((activations * recipe.batch_size + parameters * TRAINING_COPIES) / 2**30, 2)}
+    return Measured(sum(p.numel() for p in net.parameters()), counter.get_total_flops(), activations)
+
+
+def cost(recipe: Recipe) -> dict[str, float | int]:
+    """Measured: parameters, training GFLOP a sample, saved activations in MiB. Estimated, and named so: minutes on a T4 for
+    each budget, GiB of memory in training."""
+    one = measure(recipe.net, recipe.sample_shape)
+    spent = {name: one.flops * budget.steps * budget.batch_size for name, budget in recipe.budgets.items()}
+    largest = max(budget.batch_size for budget in recipe.budgets.values())
+    return {"recipe": recipe.name, "parameters": one.parameters, "gflop_per_sample": round(one.flops / 1e9, 3),
+            "saved_activations_mib": round(one.saved_bytes / 2**20, 1),
+            "flops": {name: float(f"{number:.3g}") for name, number in spent.items()},
+            "t4_minutes_estimate": {name: round(number / T4_SUSTAINED / 60, 1) for name, number in spent.items()},
+            "memory_gib_estimate": round((one.saved_bytes * largest + one.parameters * TRAINING_COPIES) / 2**30, 2)}
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -151,11 +150,6 @@ class MovingMNIST(_Stream):
                         for d, o, m in zip(labels.tolist(), octants.tolist(), with_motion.tolist())]
         return Batch(rearrange(video, "b t h w -> b 1 t h w"), labels, (position * to_pixels).float(),
                      (velocity * to_pixels).float(), captions)
-
-    def batches(self, num: int) -> Iterator[Batch]:
-        """Batches of `num` clips without end."""
-        while True:
-            yield self.sample(num)
 
 
 def trajectories(num: int, num_digits: int, num_frames: int, speed: float, frame_skip: int,

@@ -60,6 +60,6 @@ def loss_per_sample(output: torch.Tensor, x: torch.Tensor, eps: torch.Tensor, lo
     error = F.mse_loss(output.float(), target(x, eps, log_snr, prediction).float(), reduction="none").flatten(1).mean(1)
     if min_snr is None:
         return error
-    snr = log_snr.double().exp()
+    snr = log_snr.float().exp()
     natural = {"x": torch.ones_like(snr), "eps": snr, "v": snr + 1}[prediction]  # |d output|^2 = natural |d x|^2
     return error * (snr.clamp(max=min_snr) / natural).to(error)

@@ -36,9 +36,9 @@ class LogSNREmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(dim, dim), nn.SiLU(), nn.Linear(dim, dim))
 
     def forward(self, log_snr: torch.Tensor) -> torch.Tensor:
-        position = (log_snr.double().clamp(-20, 20) + 20) * 25  # 0 .. 1000
+        position = (log_snr.float().clamp(-20, 20) + 20) * 25  # 0 .. 1000
         half = self.dim // 2
-        frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=log_snr.device, dtype=torch.float64) / half)
+        frequency = torch.exp(-math.log(10_000) * torch.arange(half, device=log_snr.device) / half)
         angle = position[:, None] * frequency
         return self.mlp(torch.cat([angle.sin(), angle.cos()], dim=1).to(self.mlp[0].weight.dtype))
 

@@ -79,8 +79,8 @@ def execute(notebook, name: str) -> None:
     try:
         client.execute()
     except CellExecutionError as error:
-        print(f"error: {name} stopped in code cell {len(seen)} of {total}:\n{error}\nMend what the last line says and run again; "
-              "the budget is chosen with LESSON_BUDGET=smoke, cpu, t4 or t4-long.", file=sys.stderr)
+        print(f"error: {name} stopped in code cell {len(seen)} of {total}: {error.ename}: {error.evalue}\nThe executed notebook holds the full "
+              "message. Mend what it says and run again; the budget is chosen with LESSON_BUDGET=smoke, cpu, t4 or t4-long.", file=sys.stderr)
         raise SystemExit(1) from error
     print(f"[{time.monotonic() - start:5.0f} s] {name} done")
 

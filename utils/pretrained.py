@@ -154,9 +154,9 @@ def save_weights(path: Path, recipe: Recipe, net: UNet, provenance: dict) -> Non
     os.replace(temporary, path)
 
 
-def provenance(recipe: Recipe, steps: int, seconds: float, flops: float, seed: int, device: torch.device, precision: str) -> dict:
+def provenance(name: str, steps: int, samples: int, seconds: float, flops: float, seed: int, device: torch.device, precision: str) -> dict:
     """Where weights come from: commit, date, device, precision, steps, samples seen, seconds, FLOPs, seed, versions."""
     commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return {"recipe": recipe.name, "commit": commit.stdout.strip() or "unknown", "date": time.strftime("%Y-%m-%d"),
-            "device": device_name(device), "precision": precision, "steps": steps, "samples": steps * recipe.batch_size,
+    return {"recipe": name, "commit": commit.stdout.strip() or "unknown", "date": time.strftime("%Y-%m-%d"),
+            "device": device_name(device), "precision": precision, "steps": steps, "samples": samples,
             "seconds": round(seconds), "flops": float(f"{flops:.3g}"), "seed": seed, "versions": versions()}

@@ -13,12 +13,20 @@ from .unet import UNetConfig
 
 
 @dataclass(frozen=True)
+class Budget:
+    """How long to train: optimizer steps, and samples a step."""
+
+    steps: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A model: what it is, what it learns from, how it is trained, how it is sampled.
 
-    sample_shape: (C, T, H, W). steps: optimizer steps for each budget. null_probability: how often a caption is dropped
-    in training, so that the null condition is learnt (classifier-free guidance). guidance_scale: the default in sampling.
-    sampler, sampling_steps: likewise.
+    sample_shape: (C, T, H, W). budgets: one Budget for each name in `runtime.BUDGETS`. null_probability: how often a caption is
+    dropped in training, so that the null condition is learnt (classifier-free guidance). guidance_scale, sampler,
+    sampling_steps: the defaults in sampling.
     """
 
     name: str
@@ -27,9 +35,8 @@ class Recipe:
     schedule: Schedule
     net: UNetConfig
     sample_shape: tuple[int, int, int, int]
-    steps: dict[str, int]
+    budgets: dict[str, Budget]
     captions: str | None = None
-    batch_size: int = 16
     learning_rate: float = 1e-3
     ema_decay: float = 0.999
     null_probability: float = 0.0
@@ -45,25 +52,26 @@ class Recipe:
         return MovingMNIST(split, seed, image_size=self.sample_shape[-1], num_frames=self.sample_shape[1],
                            captions=self.captions, device=device)
 
-    def steps_for(self, budget: str) -> int:
-        """Optimizer steps of a budget; ValueError for an unknown one."""
-        if budget not in self.steps:
-            raise ValueError(f"Unknown budget {budget!r}; it must be one of {', '.join(BUDGETS)}.")
-        return self.steps[budget]
+    def budget(self, name: str) -> Budget:
+        """The budget of that name; ValueError for an unknown one."""
+        if name not in self.budgets:
+            raise ValueError(f"Unknown budget {name!r}; it must be one of {', '.join(BUDGETS)}.")
+        return self.budgets[name]
 
 
 MNIST_DDPM = Recipe(
     name="mnist-ddpm", kind="image", prediction="eps", schedule=LinearBetaSchedule(),
     net=UNetConfig(channels=(32, 64, 64), blocks=(1, 1, 1), space=(False, False, True), time=(False, False, False)),
-    sample_shape=(1, 1, 28, 28), batch_size=64, learning_rate=1e-3,
+    sample_shape=(1, 1, 28, 28), learning_rate=1e-3,
     sampler="ancestral", sampling_steps=1000,
-    steps={"smoke": 10, "cpu": 150, "t4": 8000, "t4-long": 24000})
+    budgets={"smoke": Budget(10, 16), "cpu": Budget(150, 64), "t4": Budget(6000, 128), "t4-long": Budget(18000, 128)})
 
 VDM_TEXT = Recipe(
     name="vdm-text", kind="video", prediction="v", schedule=CosineSchedule(shift=-2.0),
     net=UNetConfig(channels=(16, 32, 96, 128), blocks=(1, 1, 1, 1), space=(False, False, True, True), time=(False, False, True, True), text_width=64),
-    sample_shape=(1, 16, 32, 32), captions="mixed", batch_size=16, learning_rate=1e-3, null_probability=0.1,
-    guidance_scale=2.0, steps={"smoke": 3, "cpu": 60, "t4": 20000, "t4-long": 60000})
+    sample_shape=(1, 16, 32, 32), captions="mixed", learning_rate=1e-3, null_probability=0.1,
+    guidance_scale=2.0,
+    budgets={"smoke": Budget(3, 2), "cpu": Budget(60, 8), "t4": Budget(11000, 32), "t4-long": Budget(33000, 32)})
 
 RECIPES = {recipe.name: recipe for recipe in (MNIST_DDPM, VDM_TEXT)}
 

@@ -12,9 +12,14 @@ from dataclasses import dataclass
 import torch
 
 
+def in_float64(numbers: torch.Tensor) -> torch.Tensor:
+    """The same numbers in float64, on the same device, or on the CPU where the device (Apple's MPS) has no float64."""
+    return (numbers.cpu() if numbers.device.type == "mps" else numbers).double()
+
+
 def alpha_sigma(log_snr: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """alpha = sqrt(sigmoid(log_snr)) and sigma = sqrt(sigmoid(-log_snr)), computed in float64, any shape."""
-    log_snr = log_snr.double()
+    """alpha = sqrt(sigmoid(log_snr)) and sigma = sqrt(sigmoid(-log_snr)), in float64, any shape."""
+    log_snr = in_float64(log_snr)
     return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
 
@@ -70,7 +75,7 @@ class LinearBetaSchedule:
     def log_snr(self, t: torch.Tensor | float) -> torch.Tensor:
         """t in [0, 1], any shape, rounded to a step -> log-SNR, float64, same shape."""
         index = torch.round(_checked(t) * self.steps).long()
-        return torch.logit(self.alphas_cumprod())[index.cpu()].to(index.device)
+        return torch.logit(self.alphas_cumprod()).to(index.device)[index]
 
     def sample_t(self, num: int, generator: torch.Generator) -> torch.Tensor:
         """(num,) float64 training times, uniform on {1/steps, .., 1}."""
@@ -87,7 +92,7 @@ class LinearBetaSchedule:
 
 
 def _checked(t: torch.Tensor | float) -> torch.Tensor:
-    t = torch.as_tensor(t).double()
+    t = in_float64(torch.as_tensor(t))
     if t.numel() and (t.min() < 0 or t.max() > 1):
         raise ValueError(f"Time runs from 0 (data) to 1 (noise); got values from {t.min():g} to {t.max():g}.")
     return t

@@ -154,8 +154,9 @@ def loss_figure(history: Sequence[float], band: Sequence[Sequence[float]] | None
         window = max(1, len(history) // 20)
         smooth = np.convolve(history, np.ones(window) / window, mode="valid")
         left.plot(np.arange(window, len(history) + 1), smooth, color=BLUE, linewidth=1.8, label="this run")
-    left.set(xlabel="step", ylabel="loss", xlim=(0, steps or None), yscale="log", title=title)
+    left.set(xlabel="step", ylabel="loss", xlim=(0, steps or None), title=title)
     if band or history:
+        left.set_yscale("log")
         left.legend(fontsize=8)
     if samples is None:
         right.axis("off")

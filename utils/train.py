@@ -25,11 +25,11 @@ from torch import nn
 from tqdm import tqdm
 
 from .captions import tokenize
-from .cost import cost
+from .cost import measure
 from .diffusion import loss_per_sample, q_sample
 from .pretrained import CHECKPOINTS, Model, provenance, save_weights
-from .recipes import Recipe, recipe as get_recipe
-from .runtime import BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device
+from .recipes import Budget, Recipe, recipe as get_recipe
+from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device
 from .unet import UNet
 
 FORMAT = "video-diffusion-training-1"
@@ -73,13 +73,13 @@ class EMA:
 class Trainer:
     """A recipe in training: network, EMA, optimizer and step counter.
 
-    steps: length of the run, over which the learning rate decays. device, amp: see `runtime`. seed: of everything.
-    initial: weights to start from instead of the seed's (a state_dict of the network).
+    budget: length of the run, over which the learning rate decays, and samples a step. device, amp: see `runtime`. seed: of
+    everything. initial: weights to start from instead of the seed's (a state_dict of the network).
     """
 
-    def __init__(self, recipe: Recipe, steps: int, device: str | torch.device | None = None, amp: str = "auto", seed: int = 0,
+    def __init__(self, recipe: Recipe, budget: Budget, device: str | torch.device | None = None, amp: str = "auto", seed: int = 0,
                  initial: dict[str, torch.Tensor] | None = None) -> None:
-        self.recipe, self.steps, self.seed, self.step = recipe, steps, seed, 0
+        self.recipe, self.budget, self.steps, self.seed, self.step = recipe, budget, budget.steps, seed, 0
         self.device = pick_device(device)
         self.dtype = amp_dtype(self.device, amp)
         if self.device.type == "cuda":
@@ -107,11 +107,11 @@ class Trainer:
 
     def loss(self, step: int) -> torch.Tensor:
         """The mean loss of batch number `step`, as a scalar tensor with a graph."""
-        r = self.recipe
-        batch = self.data.sample(r.batch_size, index=step)
+        r, num = self.recipe, self.budget.batch_size
+        batch = self.data.sample(num, index=step)
         g = generator(self.seed, step, 1)
-        t = r.schedule.sample_t(r.batch_size, g)
-        keep = (torch.rand(r.batch_size, generator=g) >= r.null_probability).float()
+        t = r.schedule.sample_t(num, g)
+        keep = (torch.rand(num, generator=g) >= r.null_probability).float()
         on_device = generator(self.seed, step, 2, device=self.device)
         x = batch.video
         eps = torch.randn(x.shape, generator=on_device, device=self.device)
@@ -161,13 +161,13 @@ class Trainer:
 
     def provenance(self) -> dict:
         """Where the weights come from, with the FLOPs that were spent on them."""
-        flops = cost(self.recipe)["gflop_per_sample"] * 1e9 * self.recipe.batch_size * self.step
+        flops = measure(self.recipe.net, self.recipe.sample_shape).flops * self.budget.batch_size * self.step
         precision = "float32" if self.dtype is None else str(self.dtype).removeprefix("torch.")
-        return provenance(self.recipe, self.step, self.trained_seconds, flops, self.seed, self.device, precision)
+        return provenance(self.recipe.name, self.step, self.step * self.budget.batch_size, self.trained_seconds, flops, self.seed, self.device, precision)
 
     def fingerprint(self) -> str:
         """A text that is the same exactly for runs which may continue each other."""
-        return repr((dataclasses.replace(self.recipe, steps={}), self.steps, self.seed))
+        return repr((dataclasses.replace(self.recipe, budgets={}), self.budget, self.seed))
 
     def save(self, path: Path) -> None:
         """Write a checkpoint: to a temporary file first, then moved into place, so `path` is always whole.
@@ -195,7 +195,7 @@ class Trainer:
         """Go on from a checkpoint. Raises CheckpointError, and changes nothing, when it is damaged or of another run."""
         state = read_checkpoint(path)
         if state["fingerprint"] != self.fingerprint():
-            raise CheckpointError(f"{Path(path).name} belongs to another run (recipe, number of steps or seed differ). "
+            raise CheckpointError(f"{Path(path).name} belongs to another run (recipe, steps, batch size or seed differ). "
                                   "Use the settings it was made with, or another --out.")
         self.net.load_state_dict(state["net"])
         self.ema.net.load_state_dict(state["ema"])
@@ -238,7 +238,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("recipe", help="mnist-ddpm, vdm-text")
     parser.add_argument("--budget", choices=BUDGETS, help="how long to train (default: LESSON_BUDGET, else by the device)")
     parser.add_argument("--steps", type=int, help="optimizer steps, instead of the budget's")
-    parser.add_argument("--batch-size", type=int, help="samples a step, instead of the recipe's")
+    parser.add_argument("--batch-size", type=int, help="samples a step, instead of the budget's")
     parser.add_argument("--minutes", type=float, help="stop after so many minutes with a checkpoint; go on with --resume")
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="mixed precision (default: by the device)")
     parser.add_argument("--device", help="cuda, mps or cpu (default: the best there is)")
@@ -247,17 +247,18 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, if there is one")
     parser.add_argument("--checkpoint-seconds", type=float, default=60, help="how often to write a checkpoint")
     parser.add_argument("--publish", action="store_true", help="copy the finished weights to assets/checkpoints")
+    parser.add_argument("--record", action="store_true", help="keep the loss curve in assets/results, as the band of this budget in the lessons")
     a = parser.parse_args(argv)
     try:
         recipe = get_recipe(a.recipe)
-        if a.batch_size is not None:
-            recipe = dataclasses.replace(recipe, batch_size=a.batch_size)
+        name = a.budget or default_budget()
+        budget = recipe.budget(name)
+        budget = Budget(a.steps or budget.steps, a.batch_size or budget.batch_size)
         out = a.out or Path("runs") / recipe.name
-        steps = a.steps or recipe.steps_for(a.budget or default_budget())
-        trainer = Trainer(recipe, steps, a.device, a.amp, a.seed)
+        trainer = Trainer(recipe, budget, a.device, a.amp, a.seed)
         finished = _run(trainer, out, a.minutes, a.resume, a.checkpoint_seconds)
         if finished:
-            _export(trainer, out, a.publish)
+            _export(trainer, out, a.publish, name if a.record else None)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -297,11 +298,15 @@ def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, check
     return trainer.step == trainer.steps
 
 
-def _export(trainer: Trainer, out: Path, publish: bool) -> None:
-    name, where = trainer.recipe.name, trainer.provenance()
+def _export(trainer: Trainer, out: Path, publish: bool, record: str | None) -> None:
+    name, result = trainer.recipe.name, {"provenance": trainer.provenance(), "loss": loss_band(trainer.history)}
     for folder in [out, CHECKPOINTS] if publish else [out]:
-        save_weights(folder / f"{name}.pt", trainer.recipe, trainer.ema.net, where)
-    (out / f"{name}.json").write_text(json.dumps({"provenance": where, "loss": loss_band(trainer.history)}) + "\n")
+        save_weights(folder / f"{name}.pt", trainer.recipe, trainer.ema.net, result["provenance"])
+    (out / f"{name}.json").write_text(json.dumps(result) + "\n")
+    if record is not None:
+        curves = ASSETS / "results" / f"{name}-loss.json"
+        known = json.loads(curves.read_text()) if curves.exists() else {}
+        curves.write_text(json.dumps({**known, record: result}) + "\n")
     print(f"weights: {out / name}.pt   loss and provenance: {out / name}.json")
 
 

@@ -71,7 +71,7 @@ class UNet(nn.Module):
         self.text = TextEncoder(config.text_width, config.embed_dim) if config.text_width else None
         self.log_snr = LogSNREmbedding(config.embed_dim)
         self.first = nn.Conv2d(patch, widths[0], 3, padding=1)
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        self.down = nn.ModuleList()
         channels = widths[0]
         for level, width in enumerate(widths):
             stages = nn.ModuleList(self._stage(channels if i == 0 else width, level) for i in range(config.blocks[level]))
@@ -79,6 +79,7 @@ class UNet(nn.Module):
             last = level == len(widths) - 1
             self.down.append(nn.ModuleDict({"stages": stages, "resample": nn.Identity() if last else downsample(width, width)}))
         self.middle = nn.ModuleList([self._stage(channels, -1), self._stage(channels, -1)])
+        self.up = nn.ModuleList()
         for level in reversed(range(len(widths))):
             width = widths[level]
             stages = nn.ModuleList(self._stage(2 * width, level) for _ in range(config.blocks[level]))

@@ -1,0 +1,54 @@
+"""Pictures: shapes, files, alternative text, and `utils` without IPython or ipywidgets."""
+
+import io
+import subprocess
+import sys
+
+import imageio.v3 as iio
+import pytest
+import torch
+
+from utils import show
+
+CLIPS = torch.rand(3, 1, 6, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def test_gif_has_the_frames_and_the_size(tmp_path):
+    data = show.gif(CLIPS, tmp_path / "a" / "clips.gif", columns=2, scale=2)
+    frames = iio.imread(io.BytesIO(data), index=None)
+    assert frames.shape[:3] == (6, 2 * 2 * 18, 2 * 2 * 18)
+    assert (tmp_path / "a" / "clips.gif").read_bytes() == data
+    assert abs(float(frames[0, 2:34, 2:34].mean()) / 255 - float(CLIPS[0, 0, 0].mean())) < 0.05
+
+
+def test_player_has_alternative_text():
+    html = show.play(CLIPS, ["a", "b", "c"]).data
+    assert 'alt="a; b; c"' in html and "data:image/gif;base64," in html
+
+
+@pytest.mark.parametrize("figure", [
+    lambda: show.film_strip(CLIPS, ["3 and 7"] * 3, every=2), lambda: show.xt_slice(CLIPS), lambda: show.image_grid(CLIPS[:, :, :1], columns=2),
+    lambda: show.loss_figure([1.0, 0.5, 0.4], [[1, 1.0, 0.9, 1.1]], CLIPS, "t", 10), lambda: show.loss_figure([])])
+def test_figures_draw(figure, tmp_path):
+    figure().savefig(tmp_path / "f.png")
+    assert iio.imread(tmp_path / "f.png").std() > 1
+
+
+def test_wrong_input_is_explained():
+    with pytest.raises(ValueError, match=r"\(video \+ 1\) / 2"):
+        show.film_strip(CLIPS * 2 - 1)
+    with pytest.raises(ValueError, match=r"\(N, 1, T, H, W\)"):
+        show.gif(CLIPS[0, 0])
+
+
+def test_utils_work_without_notebook_packages():
+    code = """
+import sys
+for name in ("IPython", "ipywidgets"):
+    sys.modules[name] = None
+import torch
+from utils import available_models, load_pretrained
+from utils import show, train, metrics, cost, captions
+assert show.gif(torch.rand(1, 1, 2, 8, 8))[:3] == b"GIF"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

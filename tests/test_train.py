@@ -1,0 +1,237 @@
+"""Training: kill and resume, damaged and foreign checkpoints, EMA, precision, bad input, the command line."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from utils import runtime
+from utils.data import MNIST
+from utils.recipes import MNIST_DDPM, RECIPES, VDM_TEXT, Budget, recipe
+from utils.runtime import amp_dtype
+from utils.train import EMA, PATIENCE, CheckpointError, Trainer, TrainingError, loss_band, main, read_checkpoint
+from utils.unet import UNetConfig
+
+KILLS = int(os.environ.get("KILLS", "3"))  # KILLS=20 pytest tests/test_train.py -k killed
+TINY = replace(MNIST_DDPM, net=UNetConfig(channels=(8, 16), blocks=(1, 1), space=(False, False), time=(False, False), embed_dim=16, head_dim=8))
+
+
+def trainer(steps=6, **options):
+    return Trainer(TINY, Budget(steps, 8), device="cpu", amp="off", **options)
+
+
+def tensors(path):
+    state = read_checkpoint(path)
+    flat = {}
+
+    def walk(prefix, value):
+        if isinstance(value, dict):
+            for key, item in value.items():
+                walk(f"{prefix}/{key}", item)
+        elif isinstance(value, (list, tuple)):
+            for key, item in enumerate(value):
+                walk(f"{prefix}/{key}", item)
+        elif "seconds" not in prefix:
+            flat[prefix] = value
+
+    walk("", state)
+    return flat
+
+
+def assert_equal(a, b):
+    a, b = tensors(a), tensors(b)
+    assert a.keys() == b.keys() and len(a) > 100
+    for key, value in a.items():
+        assert torch.equal(value, b[key]) if isinstance(value, torch.Tensor) else value == b[key], key
+
+
+def command(out, *extra):
+    return [sys.executable, "-m", "utils.train", "mnist-ddpm", "--steps", "12", "--batch-size", "4", "--amp", "off", "--device", "cpu",
+            "--checkpoint-seconds", "0", "--out", str(out), *extra]
+
+
+def test_a_run_that_is_killed_and_resumed_equals_one_that_was_not(tmp_path):
+    subprocess.run(command(tmp_path / "whole"), check=True, capture_output=True)
+    checkpoint, kills, last = tmp_path / "killed" / "checkpoint.pt", 0, -1
+    while True:
+        process = subprocess.Popen(command(tmp_path / "killed", "--resume"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        if kills < KILLS:  # wait for progress, then kill at a moment that differs each time, writing included
+            while process.poll() is None and not (checkpoint.exists() and (now := read_checkpoint(checkpoint)["step"]) > last and now < 12):
+                time.sleep(0.01)
+            time.sleep(0.037 * (kills % 5))
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+                kills, last = kills + 1, read_checkpoint(checkpoint)["step"]
+                if last >= 11:  # nothing left to kill: start over
+                    checkpoint.unlink()
+                    last = -1
+                continue
+        process.wait()
+        assert process.returncode == 0, process.stderr.read().decode()
+        break
+    assert kills == KILLS
+    assert_equal(tmp_path / "whole" / "checkpoint.pt", checkpoint)
+    weights = [torch.load(tmp_path / run / "mnist-ddpm.pt", weights_only=True)["weights"] for run in ("whole", "killed")]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+def test_resume_in_process_and_a_twin_that_forgets_the_optimizer(tmp_path):
+    whole, first = trainer(), trainer()
+    losses = [p.loss for p in whole.run()]
+    for _ in range(3):
+        first.train_step()
+    first.save(tmp_path / "c.pt")
+    resumed = trainer()
+    resumed.load(tmp_path / "c.pt")
+    assert [p.loss for p in resumed.run()] == losses[3:] and resumed.history == losses
+    forgetful = trainer()
+    forgetful.load(tmp_path / "c.pt")
+    forgetful.optimizer = torch.optim.Adam(forgetful.net.parameters(), betas=(0.9, 0.99))
+    assert [p.loss for p in forgetful.run()] != losses[3:]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "foreign"])
+def test_a_bad_checkpoint_is_explained_and_left_alone(tmp_path, damage):
+    path = tmp_path / "checkpoint.pt"
+    trainer().save(path)
+    good = path.read_bytes()
+    bad = {"truncated": good[: len(good) // 2], "garbage": b"\x00garbage" * 1000, "empty": b"", "foreign": None}[damage]
+    if bad is None:
+        torch.save({"some": "other file"}, path)
+        bad = path.read_bytes()
+    path.write_bytes(bad)
+    fresh = trainer()
+    before = {key: tensor.clone() for key, tensor in fresh.net.state_dict().items()}
+    with pytest.raises(CheckpointError, match="left as it is"):
+        fresh.load(path)
+    assert path.read_bytes() == bad and all(torch.equal(before[key], tensor) for key, tensor in fresh.net.state_dict().items())
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    trainer().save(tmp_path / "c.pt")
+    for other in (trainer(steps=7), trainer(seed=1), Trainer(replace(TINY, learning_rate=1.0), Budget(6, 8), "cpu", "off"), Trainer(TINY, Budget(6, 9), "cpu", "off")):
+        with pytest.raises(CheckpointError, match="another run"):
+            other.load(tmp_path / "c.pt")
+
+
+def test_a_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
+    run = trainer()
+    run.save(tmp_path / "c.pt")
+    good = (tmp_path / "c.pt").read_bytes()
+
+    def full_disk(state, file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    run.train_step()
+    with pytest.raises(CheckpointError, match="No space left.*untouched"):
+        run.save(tmp_path / "c.pt")
+    assert (tmp_path / "c.pt").read_bytes() == good and [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_a_folder_that_cannot_be_written_is_found_out_at_the_start(tmp_path, capsys):
+    blocker = tmp_path / "file"
+    blocker.write_text("not a folder")
+    assert main(["mnist-ddpm", "--steps", "1", "--batch-size", "1", "--device", "cpu", "--out", str(blocker / "run")]) == 1
+    assert "choose another --out" in capsys.readouterr().err
+
+
+def test_an_existing_run_is_not_overwritten(tmp_path, capsys):
+    arguments = ["mnist-ddpm", "--steps", "1", "--batch-size", "2", "--device", "cpu", "--amp", "off", "--out", str(tmp_path / "run")]
+    assert main(arguments) == 0
+    good = (tmp_path / "run" / "checkpoint.pt").read_bytes()
+    assert main(arguments) == 1
+    assert "--resume" in capsys.readouterr().err and (tmp_path / "run" / "checkpoint.pt").read_bytes() == good
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(good[:1000])
+    assert main([*arguments, "--resume"]) == 1
+    assert "damaged" in capsys.readouterr().err and (tmp_path / "run" / "checkpoint.pt").read_bytes() == good[:1000]
+
+
+def test_unknown_recipe_budget_device_and_precision(capsys):
+    assert main(["no-such-model"]) == 1
+    assert "mnist-ddpm, vdm-text" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["mnist-ddpm", "--budget", "huge"])
+    with pytest.raises(ValueError, match="smoke, cpu, t4, t4-long"):
+        recipe("vdm-text").budget("huge")
+    with pytest.raises(ValueError, match="needs a GPU"):
+        amp_dtype(torch.device("cpu"), "fp16")
+    with pytest.raises(ValueError, match="auto, fp16, bf16 or off"):
+        amp_dtype(torch.device("cpu"), "fp8")
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="Change runtime type"):
+            runtime.pick_device("cuda")
+
+
+def test_precision_goes_by_compute_capability(monkeypatch):
+    for capability, dtype in (((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
+        assert amp_dtype(torch.device("cuda")) == dtype
+
+
+def test_budget_from_the_environment(monkeypatch):
+    monkeypatch.setenv("LESSON_BUDGET", "smoke")
+    assert runtime.budget() == "smoke"
+    monkeypatch.setenv("LESSON_BUDGET", "enormous")
+    with pytest.raises(ValueError, match="smoke, cpu, t4, t4-long"):
+        runtime.budget()
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_a_run_that_stays_so_stops():
+    run = trainer(steps=100)
+    run.train_step()
+    good = {key: tensor.clone() for key, tensor in run.net.state_dict().items()}
+    run.loss = lambda step: sum(p.sum() for p in run.net.parameters()) * math.nan
+    assert run.train_step().skipped
+    assert all(torch.equal(good[key], tensor) for key, tensor in run.net.state_dict().items())
+    with pytest.raises(TrainingError, match=f"{PATIENCE} steps in a row"):
+        for _ in range(PATIENCE):
+            run.train_step()
+    assert all(torch.equal(good[key], tensor) for key, tensor in run.net.state_dict().items())
+
+
+def test_ema_warms_up_to_its_decay():
+    net = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(net.weight)
+    ema = EMA(net, decay=0.9)
+    torch.nn.init.ones_(net.weight)
+    expected = 0.0
+    for n in range(200):
+        ema.update(net)
+        decay = min(0.9, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay)
+        assert float(ema.net.weight) == pytest.approx(expected, abs=1e-5)
+
+
+def test_loss_falls_and_samples_do_not_depend_on_the_batch():
+    run = Trainer(TINY, Budget(40, 32), device="cpu", amp="off")
+    losses = [p.loss for p in run.run()]
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    model = run.model()
+    four, two = model.sample(num=4, steps=5, seed=3), model.sample(num=2, steps=5, seed=3)
+    assert torch.allclose(four[:2], two, atol=1e-4) and not torch.allclose(four[0], four[1], atol=1e-2)
+    assert four.shape == (4, 1, 1, 28, 28) and 0 <= four.min() and four.max() <= 1
+
+
+def test_recipes_are_complete():
+    for name, r in RECIPES.items():
+        assert r.name == name and set(r.budgets) == set(runtime.BUDGETS)
+        batch = r.dataset("validation").sample(2)
+        assert batch.video.shape[1:] == r.sample_shape
+        assert (r.captions is not None) == (r.net.text_width is not None)
+    assert isinstance(MNIST_DDPM.dataset(), MNIST) and VDM_TEXT.schedule.low == -20
+
+
+def test_loss_band():
+    rows = loss_band([1.0] * 50 + [0.5] * 50, points=10)
+    assert len(rows) == 10 and rows[0] == [5.0, 1.0, 1.0, 1.0] and rows[-1] == [95.0, 0.5, 0.5, 0.5]
+    assert loss_band([0.7], points=10) == [[0.5, 0.7, 0.7, 0.7]]

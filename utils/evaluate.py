@@ -1,0 +1,78 @@
+"""Every metric of a shipped model, as JSON with n, seed, seconds and, beside each number, a floor and controls.
+
+    python -m utils.evaluate vdm-text [--num 512]        # writes assets/results/vdm-text.json
+
+Captions, clips and reference come from the test digits; the reader and the classifier were trained on the training digits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+
+import torch
+
+from .data import MNIST
+from .metrics import classify, digit_features, kernel_distance, obeyed
+from .pretrained import Model, load_pretrained
+from .recipes import recipe as get_recipe
+from .runtime import ASSETS, device_name, generator
+
+RESULTS = ASSETS / "results"
+
+
+def evaluate_image(model: Model, num: int, seed: int, **options) -> dict[str, dict]:
+    """Kernel distance to `num` real test digits, and the share that the classifier reads with over 90% confidence."""
+    def real(stream: int) -> torch.Tensor:
+        return (MNIST("test", seed=seed + stream).sample(num).video + 1) / 2
+
+    reference = digit_features(real(1))
+    rows = {"real held-out (floor)": real(2), model.name: model.sample(num=num, seed=seed, **options),
+            "control: noise": torch.rand(num, 1, 1, 28, 28, generator=generator(seed, 4))}
+    return {name: {"kernel_distance": round(kernel_distance(digit_features(images), reference), 4),
+                   "confident": round(float((classify(images).amax(1) > 0.9).float().mean()), 4)} for name, images in rows.items()}
+
+
+def evaluate_video(model: Model, num: int, seed: int, **options) -> dict[str, dict]:
+    """Share of prompts obeyed, for captions with motion and for captions of digits alone."""
+    rows = {}
+    for kind in ("motion", "digits"):
+        batch = replace(model.recipe, captions=kind).dataset("test", seed).sample(num)
+        clips = {"real held-out clips (floor)": (batch.video + 1) / 2, model.name: model.sample(batch.captions, seed=seed, **options),
+                 "control: captions of other clips": (batch.video.roll(1, 0) + 1) / 2,
+                 "control: noise": torch.rand(batch.video.shape, generator=generator(seed, 4))}
+        rows[kind] = {name: {key: round(value, 4) for key, value in obeyed(videos, batch.captions).items()} for name, videos in clips.items()}
+    return rows
+
+
+def evaluate_model(model: Model, num: int, seed: int = 0, **options) -> dict:
+    """All numbers of a model with their circumstances, ready for JSON. options: those of `Model.sample` (steps, guidance_scale, ...)."""
+    start = time.monotonic()
+    rows = (evaluate_image if model.kind == "image" else evaluate_video)(model, num, seed, **options)
+    r = model.recipe
+    return {"model": model.name, "n": num, "seed": seed, "steps": options.get("steps") or r.sampling_steps, "sampler": r.sampler,
+            "guidance_scale": options.get("guidance_scale") or r.guidance_scale, "device": device_name(model.device),
+            "seconds": round(time.monotonic() - start), "rows": rows, "trained": model.provenance}
+
+
+def main() -> None:
+    """Evaluate the model named on the command line and write its results file."""
+    parser = argparse.ArgumentParser(prog="python -m utils.evaluate", description="Measure a shipped model.")
+    parser.add_argument("model")
+    parser.add_argument("--num", type=int, default=512)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the recipe's)")
+    parser.add_argument("--guidance-scale", type=float, help="(default: the recipe's)")
+    parser.add_argument("--device")
+    a = parser.parse_args()
+    options = {"steps": a.steps, "guidance_scale": a.guidance_scale} if get_recipe(a.model).kind == "video" else {"steps": a.steps}
+    result = evaluate_model(load_pretrained(a.model, a.device), a.num, a.seed, progress=True, **options)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / f"{a.model}.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

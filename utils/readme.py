@@ -1,0 +1,104 @@
+"""The figures and the tables of README, from shipped weights and results files.
+
+    python -m utils.readme             # writes assets/figures/*.gif and the tables between README's markers
+    python -m utils.readme --tables    # the tables alone
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+
+import torch
+
+from . import show
+from .pretrained import load_pretrained
+from .runtime import ASSETS, ROOT, generator, randn_per_sample
+from .samplers import guided_denoiser, sample_loop
+
+FIGURES, RESULTS, README = ASSETS / "figures", ASSETS / "results", ROOT / "README.md"
+GALLERY = ("3 and 7", "1 moving up and 0 moving down", "4 moving left and 8 moving up right", "2 moving right and 5 moving left",
+           "9 and 6", "0 moving up left and 1 moving right", "6 moving down and 3 moving up", "7 moving down right and 4 moving left")
+
+
+def denoising_gif() -> None:
+    """assets/figures/01_denoising.gif: twelve digits coming out of noise (ancestral sampling, 100 steps)."""
+    model = load_pretrained("mnist-ddpm", device="cpu")
+    generators = [generator(1, i, 3) for i in range(12)]
+    schedule = model.recipe.schedule
+    z = randn_per_sample(model.sample_shape, generators)
+    film = [z]
+    with torch.no_grad():
+        for state in sample_loop(guided_denoiser(model.net, None, 1.0, model.prediction), z, schedule.log_snr(schedule.times(100)), generators, "ancestral"):
+            if state.step % 5 == 0:
+                film.append(state.z)
+    film += [film[-1]] * 8  # rest on the result
+    show.gif((torch.cat(film, dim=2).clamp(-1, 1) + 1) / 2, FIGURES / "01_denoising.gif", columns=6, scale=2)
+
+
+def text_to_video_gif() -> None:
+    """assets/figures/06_text_to_video.gif: one clip for each caption of GALLERY, seed 0, none rejected."""
+    show.gif(load_pretrained("vdm-text", device="cpu").sample(list(GALLERY), seed=0), FIGURES / "06_text_to_video.gif", columns=4, scale=3)
+
+
+def percent(row: dict, key: str) -> str:
+    """A share with its 95% interval, for a table."""
+    return f"{row[key]:.1%} ({row[key + '_low']:.1%} to {row[key + '_high']:.1%})"
+
+
+def results_table() -> str:
+    """What was measured of each shipped model, as Markdown."""
+    lines = []
+    for path in sorted(RESULTS.glob("*.json")):
+        result = json.loads(path.read_text())
+        if not isinstance(result, dict) or "rows" not in result:
+            continue
+        t = result["trained"]
+        lines += [f"**`{result['model']}`**: trained on {t['device']} ({t['precision']}), {t['steps']:,} steps, {t['samples']:,} samples, {t['seconds'] / 60:.0f} minutes, "
+                  f"{t['flops']:.2g} FLOPs. Measured on test digits, n = {result['n']}, {result['steps']} steps ({result['sampler']}), seed {result['seed']}"
+                  + (f", guidance {result['guidance_scale']:g}." if "motion" in result["rows"] else "."), ""]
+        if "motion" in result["rows"]:
+            lines += ["| captions | clips | both digits as asked | direction as asked, a digit |", "|---|---|---|---|"]
+            for kind, rows in result["rows"].items():
+                lines += [f"| {kind} | {name} | {percent(row, 'digits')} | {percent(row, 'directions') if 'directions' in row else ''} |" for name, row in rows.items()]
+        else:
+            lines += ["| images | kernel distance | read with over 90% confidence |", "|---|---|---|"]
+            lines += [f"| {name} | {row['kernel_distance']:.3f} | {row['confident']:.1%} |" for name, row in result["rows"].items()]
+        lines.append("")
+    return "\n".join(lines).strip()
+
+
+def shapes_table() -> str:
+    """The shapes of the video network that were compared at equal FLOPs, as Markdown."""
+    rows = json.loads((RESULTS / "video-shapes.json").read_text())
+    levels = list(rows[0]["validation_loss"])
+    lines = ["| shape (width from fine to coarse) | parameters | GFLOP a clip | saved activations, MiB | clips seen | "
+             + " | ".join(f"loss at {level}" for level in levels) + " | digits read |", "|---|" + "---|" * (len(levels) + 5)]
+    for row in rows:
+        lines.append(f"| {row['variant']} | {row['parameters'] / 1e6:.2f}M | {row['gflop_per_clip']:.1f} | {row['saved_activations_mib']:.0f} | {row['clips']:,} | "
+                     + " | ".join(f"{row['validation_loss'][level]:.3f}" for level in levels) + f" | {row['obeyed']['digits']:.0%} |")
+    return "\n".join(lines)
+
+
+def with_tables(text: str) -> str:
+    """README's text with the tables between its markers made anew."""
+    for name, table in (("results", results_table()), ("shapes", shapes_table())):
+        text, found = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
+        if found != 1:
+            raise ValueError(f"README.md needs one pair of markers <!-- {name} --> and <!-- /{name} -->; found {found}.")
+    return text
+
+
+def main() -> None:
+    """Write figures and tables."""
+    parser = argparse.ArgumentParser(prog="python -m utils.readme", description="Make README's figures and tables.")
+    parser.add_argument("--tables", action="store_true", help="only the tables")
+    if not parser.parse_args().tables:
+        denoising_gif()
+        text_to_video_gif()
+    README.write_text(with_tables(README.read_text()))
+
+
+if __name__ == "__main__":
+    main()
