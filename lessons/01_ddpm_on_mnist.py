@@ -1,3 +1,17 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # 01 · DDPM on MNIST
 #
@@ -11,7 +25,7 @@
 # - add exactly the right amount of noise to a picture in one line, and say why it is that line;
 # - derive the loss `|noise - predicted noise|²` and the sampling rule from one Gaussian identity;
 # - train, sample, and *measure* a denoising diffusion model (DDPM, Ho, Jain and Abbeel 2020, arXiv 2006.11239);
-# - recognise six ways in which it goes wrong by what the pictures look like.
+# - recognise seven ways in which it goes wrong by what you see.
 #
 # | reading | exercises | machine (T4 / two CPU cores) |
 # |---|---|---|
@@ -26,22 +40,23 @@
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
 
 # %%
-import os, subprocess, sys
+import subprocess, sys
 from pathlib import Path
 
 SLUG, TAG = "video-diffusion-lessons/video-diffusion-lessons", "main"  # stamped from lessons/colab.txt
 if "google.colab" in sys.modules:
     ROOT = Path("/content") / SLUG.split("/")[1]
     if not ROOT.exists():
-        subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
+        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
 else:
     ROOT = next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "utils" / "runtime.py").exists())
-for name in [name for name in sys.modules if name.split(".")[0] == "utils" and not str(getattr(sys.modules[name], "__file__", "")).startswith(str(ROOT))]:
-    del sys.modules[name]  # a foreign package of the same name
 if sys.path[0] != str(ROOT):
     sys.path.insert(0, str(ROOT))
+if "utils" in sys.modules and str(ROOT) not in str(sys.modules["utils"].__file__):  # a foreign package of that name
+    for name in [name for name in sys.modules if name.split(".")[0] == "utils"]:
+        del sys.modules[name]
 import utils
-assert Path(utils.__file__).parent.parent == ROOT, "another package called utils is in the way: restart the kernel and run this cell first"
+assert Path(utils.__file__).parent.parent == ROOT, "another package called utils is in the way: restart the kernel, run this first"
 from utils.runtime import banner
 print(banner())
 
@@ -143,8 +158,9 @@ def add_noise(x, i, eps):
 
 many = x[:1].double().expand(4000, -1, -1, -1, -1)[..., 12:16, 12:16]  # 4,000 copies of a patch: enough to compare mean and spread
 slow, fast = add_noise_slowly(many, 200), add_noise(many, torch.full((4000,), 200), torch.randn_like(many))
-print("same mean:", bool((slow.mean(0) - fast.mean(0)).abs().max() < 0.12), " same spread:", bool((slow.std(0) - fast.std(0)).abs().max() < 0.08))
-assert (slow.mean(0) - fast.mean(0)).abs().max() < 0.12 and (slow.std(0) - fast.std(0)).abs().max() < 0.08
+mean_apart, spread_apart = (slow.mean(0) - fast.mean(0)).abs().max(), (slow.std(0) - fast.std(0)).abs().max()
+print("same mean:", bool(mean_apart < 0.12), " same spread:", bool(spread_apart < 0.08))
+assert mean_apart < 0.12 and spread_apart < 0.08
 
 # %% [markdown]
 # How noisy is round $i$? One number says it all: the **signal-to-noise ratio** $\alpha^2/\sigma^2$, which we always use as its logarithm, $\lambda = \log(\alpha^2/\sigma^2)$
@@ -153,9 +169,13 @@ assert (slow.mean(0) - fast.mean(0)).abs().max() < 0.12 and (slow.std(0) - fast.
 # %%
 log_snr = torch.log(abar / (1 - abar))  # log_snr[0] is +inf: no noise at all
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.6))
-left.plot(abar.sqrt(), color=show.BLUE, label="signal  $\\alpha$"); left.plot((1 - abar).sqrt(), color=show.ORANGE, linestyle="--", label="noise  $\\sigma$")
-left.set(xlabel="round i", title="how much signal, how much noise"); left.legend()
-right.plot(log_snr[1:], color=show.BLUE); right.axhline(0, color=show.GREY, linewidth=0.8); right.set(xlabel="round i", title="log-SNR  $\\lambda$")
+left.plot(abar.sqrt(), color=show.BLUE, label="signal  $\\alpha$")
+left.plot((1 - abar).sqrt(), color=show.ORANGE, linestyle="--", label="noise  $\\sigma$")
+left.set(xlabel="round i", title="how much signal, how much noise")
+left.legend()
+right.plot(log_snr[1:], color=show.BLUE)
+right.axhline(0, color=show.GREY, linewidth=0.8)
+right.set(xlabel="round i", title="log-SNR  $\\lambda$")
 plt.show()
 
 # %%
@@ -200,6 +220,7 @@ from_x = (abar[i - 1].sqrt() * b * picture + (1 - b).sqrt() * (1 - abar[i - 1]) 
 from_eps = (z - b / (1 - abar[i]).sqrt() * eps) / (1 - b).sqrt()
 print("largest difference below 1e-12:", bool((from_x - from_eps).abs().max() < 1e-12))
 
+
 # %% [markdown]
 # ## 5. The network, in under 100 lines
 #
@@ -228,6 +249,7 @@ class Embedding(nn.Module):
         angle = position[:, None] * frequency
         return self.mlp(torch.cat([angle.sin(), angle.cos()], 1))
 
+
 # %% [markdown]
 # **The residual block.** Normalise, bend (SiLU), convolve, twice. The embedding is *added* in the middle. The second convolution starts at zero, so a fresh block is just its shortcut:
 # deep networks start easy.
@@ -255,6 +277,7 @@ def zero(layer):
     nn.init.zeros_(layer.weight), nn.init.zeros_(layer.bias)
     return layer
 
+
 # %% [markdown]
 # **Attention.** Each of the 49 places of the 7×7 picture asks all others a question (query · key) and takes a weighted mean of their answers (values). A convolution sees its neighbours; this
 # sees everything, so that the top of a 9 knows whether its bottom is straight.
@@ -274,6 +297,7 @@ class Attention(nn.Module):
         q, k, v = tokens.view(b, h * w, 3, self.heads, -1).permute(2, 0, 3, 1, 4)     # each (B, heads, HW, head_dim)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h * w, c)
         return x + self.out(mixed).mT.view(b, c, h, w)
+
 
 # %% [markdown]
 # **All together.** Down: block, shrink. Middle: two blocks. Up: block (fed with the shortcut), grow. Attention at the lowest resolution only.
@@ -295,21 +319,28 @@ class UNet(nn.Module):
         super().__init__()
         a, b, c = widths
         self.embedding, self.first = Embedding(), nn.Conv2d(1, a, 3, padding=1)
-        self.down = nn.ModuleList([Stage(a, a, False), nn.Conv2d(a, a, 3, 2, 1), Stage(a, b, False), nn.Conv2d(b, b, 3, 2, 1), Stage(b, c, True)])
+        self.down = nn.ModuleList([Stage(a, a, False), nn.Conv2d(a, a, 3, 2, 1), Stage(a, b, False),
+                                   nn.Conv2d(b, b, 3, 2, 1), Stage(b, c, True)])
         self.middle = nn.ModuleList([Stage(c, c, True), Stage(c, c, True)])
-        self.up = nn.ModuleList([Stage(2 * c, c, True), nn.Conv2d(c, b, 3, padding=1), Stage(2 * b, b, False), nn.Conv2d(b, a, 3, padding=1), Stage(2 * a, a, False)])
+        self.up = nn.ModuleList([Stage(2 * c, c, True), nn.Conv2d(c, b, 3, padding=1), Stage(2 * b, b, False),
+                                 nn.Conv2d(b, a, 3, padding=1), Stage(2 * a, a, False)])
         self.norm, self.last = norm(a), zero(nn.Conv2d(a, 1, 3, padding=1))
 
     def forward(self, z, log_snr):
         e, x, shortcuts = self.embedding(log_snr), self.first(z[:, :, 0]), []
         for layer in self.down:
             x = layer(x, e) if isinstance(layer, Stage) else layer(x)
-            if isinstance(layer, Stage): shortcuts.append(x)
+            if isinstance(layer, Stage):
+                shortcuts.append(x)
         for layer in self.middle:
             x = layer(x, e)
         for layer in self.up:
-            x = layer(torch.cat([x, shortcuts.pop()], 1), e) if isinstance(layer, Stage) else layer(F.interpolate(x, scale_factor=2.0))
+            if isinstance(layer, Stage):
+                x = layer(torch.cat([x, shortcuts.pop()], 1), e)
+            else:
+                x = layer(F.interpolate(x, scale_factor=2.0))
         return self.last(F.silu(self.norm(x)))[:, :, None]
+
 
 # %% [markdown]
 # **Is it the same network as the one that made the digits above?** Copy the shipped weights into yours, one after the other, and compare the outputs. If a single operation were different, the numbers would be too.
@@ -326,6 +357,7 @@ with torch.no_grad():
     difference = (mine(z, l) - model.net(z, l)).abs().max() / mine(z, l).std()
 print(f"under 100 lines: {lines < 100}   parameters: {sum(p.numel() for p in mine.parameters()):,}   equal to utils: {bool(difference < 1e-4)}")
 assert lines < 100 and difference < 1e-4
+
 
 # %% [markdown]
 # ## 6. Sampling: walking back
@@ -357,6 +389,7 @@ def sample(net, num, steps, seed=0, keep_every=None):
             film.append(z.cpu())
     return (z.clamp(-1, 1).cpu() + 1) / 2, film
 
+
 # %% [markdown]
 # Equal to the library's sampler? Same $z$, same guess, same noise, compare one step in float64:
 
@@ -372,7 +405,8 @@ for i, s in ((1000, 999), (500, 460), (2, 1)):
 # %%
 made, film = sample(mine, 8, STEPS, keep_every=max(1, STEPS // 12))
 rows = torch.stack([torch.cat(film)[k::8] for k in range(4)])                # (4 digits, moments, 1, 1, 28, 28)
-show.film_strip(((rows.clamp(-1, 1) + 1) / 2)[:, :, 0].transpose(1, 2), title="your sampler with the shipped weights: noise (left) to digit (right)")
+show.film_strip(((rows.clamp(-1, 1) + 1) / 2)[:, :, 0].transpose(1, 2), title="your sampler with the shipped weights", xlabel="noise (left) to digit (right)")
+
 
 # %% [markdown]
 # ## 7. Training, live
@@ -416,15 +450,17 @@ print(f"trained {trainer.step} steps in {trainer.trained_seconds:.0f} s")
 
 # %%
 # NBVAL_CHECK_OUTPUT
-print("loss fell:", sum(trainer.history[-5:]) / 5 < 0.9 * sum(trainer.history[:3]) / 3)
+with torch.no_grad():
+    print("loss on the first batch, same noise, fell:", bool(trainer.loss(0) < trainer.history[0]))
 
 # %% [markdown]
-# **Yours beside the shipped.** Left to right: what you trained just now, and what the same code gives after more steps.
+# **Yours beside the shipped.** Above, what you trained just now; below, what the same code gives after more steps.
 
 # %%
 yours = trainer.model().sample(num=10, steps=STEPS, seed=2)
 long = model.sample(num=10, steps=STEPS, seed=2)
-show.image_grid(torch.cat([yours, long]), title=f"above: yours, {trainer.step} steps · below: shipped, {model.provenance['steps']:,} steps · same noise")
+show.image_grid(torch.cat([yours, long]),
+                title=f"above: yours, {trainer.step} steps · below: shipped, {model.provenance['steps']:,} steps · same noise")
 
 # %% [markdown]
 # ## 8. What the network believes on the way
@@ -434,6 +470,7 @@ show.image_grid(torch.cat([yours, long]), title=f"above: yours, {trainer.step} s
 # <details><summary>Answer</summary>
 #
 # A blur: the mean of all digits that could have been there. Squared error rewards the mean. That is why one big step cannot work, and a thousand small ones can.
+# (At round 900 it is speckled as well: dividing by a small $\alpha$ blows up every error of $\hat\epsilon$. Question 1 of the quiz is about that.)
 # </details>
 
 # %%
@@ -443,7 +480,8 @@ eps = torch.randn(5, 1, 1, 28, 28, generator=generator(4))
 noisy = add_noise(real.expand(5, -1, -1, -1, -1), levels, eps)
 with torch.no_grad():
     believed = model.predict_x(noisy.to(DEVICE), log_snr[levels].float().to(DEVICE)).cpu()
-show.image_grid(((torch.cat([noisy, believed]).clamp(-1, 1)) + 1) / 2, columns=5, titles=[f"round {int(k)}" for k in levels] + ["believed"] * 5)
+show.image_grid(((torch.cat([noisy, believed]).clamp(-1, 1)) + 1) / 2, columns=5,
+                titles=[f"round {int(k)}" for k in levels] + ["believed"] * 5)
 
 # %% [markdown]
 # ## 9. A number, with a floor and controls
@@ -456,14 +494,18 @@ NUMBER = {"smoke": 40, "cpu": 100}.get(BUDGET, 500)
 test = lambda seed: (MNIST("test", seed=seed).sample(NUMBER).video + 1) / 2
 reference, held_out = digit_features(test(1)), test(2)
 blur = F.avg_pool2d(held_out[:, :, 0], 5, 1, 2)[:, :, None]
-rows = {"real against real (floor)": held_out, "shipped weights": model.sample(num=NUMBER, steps=min(STEPS, 50)),
-        "yours, trained here": trainer.model().sample(num=NUMBER, steps=min(STEPS, 50)), "control: blurred real digits": blur, "control: noise": torch.rand(held_out.shape)}
+rows = {"real against real (floor)": held_out,
+        "shipped weights": model.sample(num=NUMBER, steps=min(STEPS, 50)),
+        "yours, trained here": trainer.model().sample(num=NUMBER, steps=min(STEPS, 50)),
+        "control: blurred real digits": blur,
+        "control: noise": torch.rand(held_out.shape)}
 distance = {name: kernel_distance(digit_features(images), reference) for name, images in rows.items()}
 print(f"kernel distance to {NUMBER} real test digits, n = {NUMBER}, {min(STEPS, 50)} steps")
 for name, value in distance.items():
     sure = float((classify(rows[name]).amax(1) > 0.9).float().mean())
     print(f"  {name:30s} {value:8.3f}    read with confidence as some digit: {sure:4.0%}")
 assert max(distance["real against real (floor)"], distance["shipped weights"]) < distance["control: noise"], "the number cannot be trusted"
+
 
 # %% [markdown]
 # ## 10. Break it
@@ -472,7 +514,8 @@ assert max(distance["real against real (floor)"], distance["shipped weights"]) <
 # %%
 @torch.no_grad()
 def broken_sample(change, num=8, steps=min(STEPS, 100)):
-    rounds, z = torch.linspace(1000, 0, steps + 1).round().long(), torch.randn(num, 1, 1, 28, 28, generator=generator(5)).to(DEVICE)
+    rounds = torch.linspace(1000, 0, steps + 1).round().long()
+    z = torch.randn(num, 1, 1, 28, 28, generator=generator(5)).to(DEVICE)
     for k in range(steps):
         i, s = rounds[k], rounds[k + 1]
         told = rounds[0] // 2 if change == "always told round 500" else i
@@ -485,8 +528,9 @@ def broken_sample(change, num=8, steps=min(STEPS, 100)):
 
 
 changes = ["nothing", "no fresh noise", "twice the fresh noise", "always told round 500", "off by one: s = i"]
-pictures = torch.cat([broken_sample(change) for change in changes])
-show.image_grid(pictures, columns=8, title="rows: " + " · ".join(changes))
+pictures = torch.stack([broken_sample(change)[:, :, 0] for change in changes])         # (changes, 8 digits, 1, 28, 28)
+show.film_strip(pictures.transpose(1, 2), changes, title="break it (shipped weights)", xlabel="eight samples each")
+
 
 # %% [markdown]
 # | if it looks like this | then |
@@ -522,6 +566,7 @@ def picture_from_noise(z, eps_hat, a):
     """z, eps_hat (B, ...), a a number -> x_hat (B, ...)."""
     return ...  # your line here
 
+
 # %%
 def check(name, answer, reference, arguments):
     """Compare with the reference; an untouched stub (returns ...) passes quietly and the reference takes over."""
@@ -533,13 +578,19 @@ def check(name, answer, reference, arguments):
     if got is ...:
         print(f"{name}: not answered yet; the lesson goes on with the reference answer")
         return reference
-    right = torch.as_tensor(got).shape == torch.as_tensor(want).shape and torch.allclose(torch.as_tensor(got).double(), torch.as_tensor(want).double(), atol=1e-6)
-    print(f"{name}: {'right' if right else 'not right yet: expected ' + str(torch.as_tensor(want).flatten()[:3].tolist()) + ' ..., got ' + str(torch.as_tensor(got).flatten()[:3].tolist()) + ' ...'}")
+    got, want = torch.as_tensor(got).double(), torch.as_tensor(want).double()
+    right = got.shape == want.shape and torch.allclose(got, want, atol=1e-6)
+    print(f"{name}: {'right' if right else f'not right yet: expected {first(want)} ..., got {first(got)} ...'}")
     return answer
+
+
+def first(numbers):
+    return torch.as_tensor(numbers).flatten()[:3].tolist()
 
 
 z, eps_hat = torch.randn(2, 4, 3, generator=generator(6))
 picture_from_noise = check("exercise 1", picture_from_noise, lambda z, e, a: (z - (1 - a) ** 0.5 * e) / a**0.5, (z, eps_hat, 0.3))
+
 
 # %% [markdown]
 # <details><summary>Hint</summary>Solve the equation for x.</details>
@@ -558,9 +609,11 @@ def first_noisy_round(log_snr):
     """log_snr (1001,), descending -> int."""
     return ...  # your line here
 
+
 # %%
 first_noisy_round = check("exercise 2", first_noisy_round, lambda l: int((l <= 0).nonzero()[0]), (log_snr,))
 print("round", first_noisy_round(log_snr))
+
 
 # %% [markdown]
 # <details><summary>Hint</summary>A comparison gives a tensor of True and False; `nonzero` lists where it is True.</details>
@@ -579,6 +632,7 @@ print("round", first_noisy_round(log_snr))
 def bound_weights(beta, abar):
     """beta (1000,), abar (1001,) -> (999,), rounds 2 .. 1000."""
     return ...  # your lines here
+
 
 # %%
 def reference_weights(beta, abar):

@@ -1,3 +1,17 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
 # %% [markdown]
 # # 06 · Video Diffusion Models
 #
@@ -26,22 +40,23 @@
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
 
 # %%
-import os, subprocess, sys
+import subprocess, sys
 from pathlib import Path
 
 SLUG, TAG = "video-diffusion-lessons/video-diffusion-lessons", "main"  # stamped from lessons/colab.txt
 if "google.colab" in sys.modules:
     ROOT = Path("/content") / SLUG.split("/")[1]
     if not ROOT.exists():
-        subprocess.run(["git", "clone", "--quiet", "--depth", "1", "--branch", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
+        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
 else:
     ROOT = next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "utils" / "runtime.py").exists())
-for name in [name for name in sys.modules if name.split(".")[0] == "utils" and not str(getattr(sys.modules[name], "__file__", "")).startswith(str(ROOT))]:
-    del sys.modules[name]  # a foreign package of the same name
 if sys.path[0] != str(ROOT):
     sys.path.insert(0, str(ROOT))
+if "utils" in sys.modules and str(ROOT) not in str(sys.modules["utils"].__file__):  # a foreign package of that name
+    for name in [name for name in sys.modules if name.split(".")[0] == "utils"]:
+        del sys.modules[name]
 import utils
-assert Path(utils.__file__).parent.parent == ROOT, "another package called utils is in the way: restart the kernel and run this cell first"
+assert Path(utils.__file__).parent.parent == ROOT, "another package called utils is in the way: restart the kernel, run this first"
 from utils.runtime import banner
 print(banner())
 
@@ -119,14 +134,17 @@ for key, value in model.provenance.items():
 # %%
 data = MovingMNIST("test", seed=0, captions="motion")
 batch = data.sample(4)
-print("video", tuple(batch.video.shape), " labels", tuple(batch.labels.shape), " position", tuple(batch.position.shape), "(row, column in pixels)")
+print("video", tuple(batch.video.shape), " labels", tuple(batch.labels.shape))
+print("position", tuple(batch.position.shape), "(row, column in pixels)")
 show.film_strip((batch.video + 1) / 2, batch.captions, every=2, title="real clips and the captions made for them")
 
 # %% [markdown]
 # **Seen from above.** Look at each clip from above, so that height vanishes and time runs downwards: a digit that moves evenly draws a slanted line, a bounce a corner. This picture shows motion at a glance; the strip shows shape.
 
 # %%
-show.xt_slice(torch.cat([(batch.video + 1) / 2, clips]), batch.captions + captions, title="x-t slices: real (first four), generated (last four)")
+show.xt_slice(torch.cat([(batch.video + 1) / 2, clips]), batch.captions + captions,
+              title="x-t slices: real above, generated below")
+
 
 # %% [markdown]
 # ## 3. The network in one table
@@ -168,7 +186,8 @@ assert frames_that_move(blind) == [8] and len(frames_that_move(model.net)) == 16
 # %%
 from utils.pretrained import Model
 torn = Model(model.recipe, blind, device=DEVICE).sample(captions[:2], steps=STEPS, seed=1)
-show.film_strip(torch.cat([clips[:2], torn]), ["as trained", "as trained", "no time", "no time"], every=2, title="break it: the same noise without temporal attention")
+show.film_strip(torch.cat([clips[:2], torn]), ["as trained"] * 2 + ["no time"] * 2, every=2,
+                title="break it: the same noise without temporal attention")
 
 # %% [markdown]
 # ## 4. v-prediction and the noise schedule
@@ -184,7 +203,8 @@ cond = model.encode([batch.captions[0]] * 4)
 with torch.no_grad():
     believed = model.predict_x(z.to(DEVICE), levels.to(DEVICE), cond).cpu().clamp(-1, 1)
 names = [f"log-SNR {l:g}" for l in levels.tolist()]
-show.film_strip(torch.cat([(z.clamp(-1, 1) + 1) / 2, (believed + 1) / 2]), names + [n + "\nbelieved" for n in names], every=2)
+show.film_strip(torch.cat([(z.clamp(-1, 1) + 1) / 2, (believed + 1) / 2]),
+                [f"noisy, {name}" for name in names] + [f"believed, {name}" for name in names], every=2, title=batch.captions[0])
 
 # %% [markdown]
 # Sixteen noisy frames say together what none says alone: at log-SNR −4 an eye sees nothing, the network sees where the digits go. That is why video needs *more* noise in training than images do, and why our schedule is shifted towards noise (see the box below).
@@ -210,15 +230,18 @@ for progress in trainer.run():
     if time.monotonic() - last_saved > 30:
         trainer.save(checkpoint); last_saved = time.monotonic()
 checkpoint.unlink(missing_ok=True)
-print(f"trained {trainer.step} steps = {trainer.provenance()['samples']} clips in {trainer.trained_seconds:.0f} s on {trainer.provenance()['device']}")
+origin = trainer.provenance()
+print(f"trained {origin['steps']} steps = {origin['samples']} clips in {origin['seconds']} s on {origin['device']}: {origin['flops']:.2g} FLOPs")
 
 # %%
 # NBVAL_CHECK_OUTPUT
-print("loss fell:", trainer.history[-1] < trainer.history[0])
+with torch.no_grad():
+    print("loss on the first batch, same noise, fell:", bool(trainer.loss(0) < trainer.history[0]))
 
 # %%
 yours = trainer.model().sample(captions[:2], steps=STEPS, seed=1)
-show.film_strip(torch.cat([yours, clips[:2]]), [f"yours, {trainer.step} steps"] * 2 + [f"shipped, {model.provenance['steps']} steps"] * 2, every=2, title="same captions, same noise")
+names = [f"yours, {trainer.step} steps"] * 2 + [f"shipped, {model.provenance['steps']} steps"] * 2
+show.film_strip(torch.cat([yours, clips[:2]]), names, every=2, title="same captions, same noise")
 
 # %% [markdown]
 # **Going on from the shipped weights.** A short run from nothing is a short run. The same trainer can start from what is there; ten steps at a small learning rate show that the loss is where a trained network's should be:
@@ -230,7 +253,8 @@ few = Budget(3 if BUDGET == "smoke" else 10, trainer.budget.batch_size)
 tuning = Trainer(replace(recipe("vdm-text"), learning_rate=1e-5), few, device=DEVICE, initial=model.net.state_dict())
 for progress in tuning.run():
     pass
-print(f"loss of the shipped weights, mean of {tuning.step} batches: {sum(tuning.history) / tuning.step:.3f}   of yours at the end: {trainer.history[-1]:.3f}")
+print(f"loss of the shipped weights, mean of {tuning.step} batches: {sum(tuning.history) / tuning.step:.3f}")
+print(f"loss of yours in its last step: {trainer.history[-1]:.3f}")
 
 # %% [markdown]
 # | if it looks like this | then |
@@ -258,12 +282,14 @@ show.film_strip(swept, [f"g = {g:g}" for g in dial], every=2, title=prompt)
 # %%
 N = {"smoke": 8, "cpu": 48}.get(BUDGET, 256)
 test = MovingMNIST("test", seed=7, captions="motion").sample(N)
-made = model.sample(test.captions, steps=min(STEPS, 16), seed=7)
-table = {"real held-out clips (floor)": (test.video + 1) / 2, "shipped weights": made, "control: noise": torch.rand(test.video.shape, generator=generator(1))}
+table = {"real held-out clips (floor)": (test.video + 1) / 2,
+         "shipped weights": model.sample(test.captions, steps=min(STEPS, 16), seed=7),
+         "control: noise": torch.rand(test.video.shape, generator=generator(1))}
 print(f"n = {N} captions with motion, {min(STEPS, 16)} steps, guidance {model.recipe.guidance_scale:g}")
 for name, videos in table.items():
     r = obeyed(videos, test.captions)
-    print(f"  {name:28s} both digits right {r['digits']:4.0%} [{r['digits_low']:.0%}, {r['digits_high']:.0%}]   a digit's direction right {r['directions']:4.0%}")
+    print(f"  {name:28s} both digits right {r['digits']:4.0%} [{r['digits_low']:.0%}, {r['digits_high']:.0%}]"
+          f"   a digit's direction right {r['directions']:4.0%}")
 
 # %% [markdown]
 # The same, measured once with more clips and kept in a results file:
@@ -275,7 +301,8 @@ for kind, rows in result["rows"].items():
     print(f"captions of {kind}")
     for name, r in rows.items():
         direction = f"   direction right {r['directions']:5.1%}" if "directions" in r else ""
-        print(f"  {name:34s} both digits right {r['digits']:5.1%} [{r['digits_low']:.1%}, {r['digits_high']:.1%}]{direction}")
+            print(f"  {name:34s} both digits right {r['digits']:5.1%} [{r['digits_low']:.1%}, {r['digits_high']:.1%}]{direction}")
+
 
 # %% [markdown]
 # ## 8. Faithful? The box
@@ -300,6 +327,7 @@ def guide(with_caption, without, g):
     """Two tensors of one shape and a number -> a tensor of that shape."""
     return ...  # your line here
 
+
 # %%
 def reference_guide(with_caption, without, g):
     return without + g * (with_caption - without)
@@ -312,7 +340,8 @@ if answers[0] is ...:
     guide = reference_guide
 else:
     right = all(torch.allclose(torch.as_tensor(got), reference_guide(a, b, g)) for got, g in zip(answers, (0.0, 1.0, 3.0)))
-    print("exercise 1:", "right" if right else f"not right yet: for g = 3 expected {reference_guide(a, b, 3.0)[:2].tolist()} ..., got {torch.as_tensor(answers[2])[:2].tolist()} ...")
+    expected, got = reference_guide(a, b, 3.0)[:2].tolist(), torch.as_tensor(answers[2])[:2].tolist()
+    print("exercise 1:", "right" if right else f"not right yet: for g = 3 expected {expected} ..., got {got} ...")
 
 # %% [markdown]
 # <details><summary>Hint</summary>Start from the output without the caption and walk towards the one with it; g says how far.</details>

@@ -74,15 +74,37 @@ def execute(notebook, name: str) -> None:
             first = next((line for line in cell.source.splitlines() if line.strip()), "")
             print(f"[{time.monotonic() - start:5.0f} s] {name} cell {len(seen)} of {total}: {first[:70]}", flush=True)
 
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(LESSONS)}},
-                            record_timing=False, store_widget_state=False, on_cell_start=progress)
+    client = NotebookClient(notebook, timeout=3600, kernel_name="python3", resources={"metadata": {"path": str(LESSONS)}},
+                            record_timing=False, on_cell_start=progress)
     try:
         client.execute()
     except CellExecutionError as error:
         print(f"error: {name} stopped in code cell {len(seen)} of {total}: {error.ename}: {error.evalue}\nThe executed notebook holds the full "
               "message. Mend what it says and run again; the budget is chosen with LESSON_BUDGET=smoke, cpu, t4 or t4-long.", file=sys.stderr)
         raise SystemExit(1) from error
+    finally:
+        tidy_outputs(notebook)
+        notebook.metadata.pop("widgets", None)  # GitHub calls a notebook with widget state invalid
     print(f"[{time.monotonic() - start:5.0f} s] {name} done")
+
+
+def tidy(text: str) -> str:
+    """What a terminal would show of `text`: of a progress bar, drawn over and over after carriage returns, the last state."""
+    lines = []
+    for line in text.split("\n"):
+        parts = [part for part in line.split("\r") if part]
+        lines.append("" if line.endswith("\r") else parts[-1] if parts else "")
+    return "\n".join(lines)
+
+
+def tidy_outputs(notebook) -> None:
+    """Leave of progress bars their last state, and drop stream outputs that are then empty."""
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            for output in cell.outputs:
+                if output.output_type == "stream":
+                    output.text = tidy(output.text)
+            cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
 
 
 def run(number: str, into: Path) -> float:

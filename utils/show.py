@@ -65,8 +65,8 @@ def image_grid(images: torch.Tensor, columns: int = 10, titles: Sequence[str] | 
     return figure
 
 
-def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every: int = 1, title: str = "") -> Figure:
-    """Each clip (N, 1, T, H, W) as a row of frames, left to right in time."""
+def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every: int = 1, title: str = "", xlabel: str = "") -> Figure:
+    """Each clip (N, 1, T, H, W) as a row of frames, left to right in time; `xlabel` where the axis is something else than frames."""
     import matplotlib.pyplot as plt
 
     clips = _clips(clips)[:, :, ::every]
@@ -77,8 +77,8 @@ def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every
     figure, axes = plt.subplots(n, 1, figsize=(10, 0.72 * n + 0.35), squeeze=False)
     for i, ax in enumerate(axes[:, 0]):
         _picture(ax, strips[i].numpy())
-        _label(ax, "\n".join(captions[i].split(" and ")).replace("\n", " and\n") if captions else "")
-    axes[-1, 0].set_xlabel(f"frame 1 to {(t - 1) * every + 1}" + (f", every {every}" if every > 1 else ""), fontsize=9)
+        _label(ax, captions[i].replace(" and ", " and\n") if captions else "")
+    axes[-1, 0].set_xlabel(xlabel or f"frame 1 to {(t - 1) * every + 1}" + (f", every {every}" if every > 1 else ""), fontsize=9)
     figure.suptitle(title, fontsize=11)
     figure.tight_layout(pad=0.3)
     plt.close(figure)
@@ -91,7 +91,7 @@ def xt_slice(clips: torch.Tensor, captions: Sequence[str] | None = None, title: 
     import matplotlib.pyplot as plt
 
     slices = _clips(clips).amax(dim=3)[:, 0]  # (N, T, W)
-    columns = min(6, len(slices))
+    columns = min(4, len(slices))
     rows = -(-len(slices) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(1.65 * columns, 1.35 * rows + 0.3), squeeze=False)
     for i, ax in enumerate(axes.flat):
