@@ -301,7 +301,7 @@ for kind, rows in result["rows"].items():
     print(f"captions of {kind}")
     for name, r in rows.items():
         direction = f"   direction right {r['directions']:5.1%}" if "directions" in r else ""
-            print(f"  {name:34s} both digits right {r['digits']:5.1%} [{r['digits_low']:.1%}, {r['digits_high']:.1%}]{direction}")
+        print(f"  {name:34s} both digits right {r['digits']:5.1%} [{r['digits_low']:.1%}, {r['digits_high']:.1%}]{direction}")
 
 
 # %% [markdown]

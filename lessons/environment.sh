@@ -27,8 +27,8 @@ environment() {
         files+=("$constraints")
         options=(--constraint "$constraints")
     fi
-    stamp="$pythons $(cat "${files[@]}" | cksum)"
-    if [ "$(cat "$folder/installed" 2>/dev/null)" != "$stamp" ]; then
+    stamp="$folder/installed-$(cat "${files[@]}" | cksum | tr ' ' '-')"
+    if [ ! -f "$stamp" ]; then
         # shellcheck disable=SC2086  # a list of names
         python=$(find_python $pythons) || return 1
         echo "Installing into $(basename "$folder") with $("$python" --version) (PyTorch is large: a few minutes, once)..."
@@ -40,7 +40,7 @@ environment() {
             echo "error: the installation failed, see above. It needs a network and about 8 GB of disk; mend that and run again." >&2
             return 1
         fi
-        printf '%s\n' "$stamp" > "$folder/installed"
+        touch "$stamp"
     fi
     PATH="$folder/bin:$PATH"
     export PATH VIRTUAL_ENV="$folder"

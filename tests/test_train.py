@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -176,6 +175,15 @@ def test_precision_goes_by_compute_capability(monkeypatch):
     for capability, dtype in (((7, 5), torch.float16), ((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, c=capability: c)
         assert amp_dtype(torch.device("cuda")) == dtype
+
+
+def test_outputs_that_cannot_be_made_are_explained(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "ROOT", tmp_path)
+    assert runtime.outputs() == tmp_path / "outputs" and runtime.outputs().is_dir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(runtime, "ROOT", tmp_path / "file")
+    with pytest.raises(RuntimeError, match="clone the repository into a folder of your own"):
+        runtime.outputs()
 
 
 def test_budget_from_the_environment(monkeypatch):

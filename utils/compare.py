@@ -81,8 +81,8 @@ def measure(name: str, flops: float, out: Path, device: str | None) -> dict:
         save_weights(path, recipe, trainer.ema.net, trainer.provenance())
     net, origin = load_weights(path, recipe)
     model = Model(recipe, net, origin, device)
-    prompts = recipe.dataset("validation", seed=6).sample(64).captions
-    clips = model.sample(prompts, steps=16, seed=6)
+    prompts = recipe.dataset("validation", seed=6).sample(32).captions
+    clips = model.sample(prompts, steps=10, seed=6)
     return {"variant": name, "parameters": price["parameters"], "gflop_per_clip": price["gflop_per_sample"],
             "saved_activations_mib": price["saved_activations_mib"], "steps": origin["steps"], "clips": origin["samples"],
             "flops": origin["flops"], "seconds": origin["seconds"], "device": origin["device"], "validation_loss": validation_loss(model),

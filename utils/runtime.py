@@ -104,9 +104,16 @@ def in_colab() -> bool:
 
 
 def outputs() -> Path:
-    """The folder for what a lesson makes (clips, checkpoints): outputs/ in the repository, not under version control."""
+    """The folder for what a lesson makes (clips, checkpoints): outputs/ in the repository, not under version control.
+
+    Raises RuntimeError when it cannot be made.
+    """
     folder = ROOT / "outputs"
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise RuntimeError(f"Could not make the folder outputs/ in the repository ({error.strerror}): clone the repository into a folder "
+                           "of your own, or give yourself permission to write there.") from error
     return folder
 
 
@@ -114,7 +121,7 @@ def device_name(device: torch.device) -> str:
     """A name of the hardware for tables, such as "Tesla T4" or "CPU, 2 threads"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return "Apple GPU (MPS)" if device.type == "mps" else f"CPU, {torch.get_num_threads()} threads"
+    return "Apple GPU (MPS)" if device.type == "mps" else f"CPU, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
 
 def versions() -> dict[str, str]:

@@ -7,7 +7,6 @@ needed, so the rest of `utils` works without them.
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING

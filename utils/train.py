@@ -9,6 +9,7 @@ a killed run to go on as if it had never stopped.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import json
@@ -187,7 +188,8 @@ class Trainer:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True) if os.access(path.parent, os.W_OK) else None
+            with contextlib.suppress(OSError):  # nothing to tidy up where nothing could be written
+                temporary.unlink()
             raise CheckpointError(f"Could not write {path.name}: {error}. Free some disk space or choose another --out; "
                                   "an earlier checkpoint there is untouched.") from error
 
