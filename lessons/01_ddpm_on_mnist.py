@@ -27,13 +27,14 @@
 # - train, sample, and *measure* a denoising diffusion model (DDPM, Ho, Jain and Abbeel 2020, arXiv 2006.11239);
 # - recognise seven ways in which it goes wrong by what you see.
 #
-# | reading | exercises | machine (T4 / two CPU cores) |
+# | reading | exercises | machine: T4 (estimate) / two CPU cores |
 # |---|---|---|
-# | 30 minutes | 25 minutes | about 5 / about 5 minutes |
+# | 30 minutes | 25 minutes | 5 / 5 minutes |
 #
 # **The series:** **01 DDPM (you are here)** → 02 schedules and fast samplers → 03 guidance → 04 Moving MNIST → 05 the factorized 3D U-Net →
 # [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → 07 joint training → 08 reconstruction guidance → 09 pseudo-3D layers →
-# 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up. Nothing comes before this lesson; you need Python and a little PyTorch.
+# 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up. Nothing comes before this lesson; you need Python and a
+# little PyTorch. Every symbol is explained where it first appears, and again in the [glossary](glossary.md).
 
 # %% [markdown]
 # ## Set-up
@@ -66,8 +67,10 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from torch import nn
+from tqdm import tqdm
 from utils import load_pretrained, show
 from utils.data import MNIST
+from utils.exercises import check
 from utils.metrics import classify, digit_features, kernel_distance
 from utils.runtime import ASSETS, budget, generator, outputs, pick_device
 
@@ -427,6 +430,7 @@ print(f"loss of a network that predicts zero noise: {loss_of(fresh, data.sample(
 # %% [markdown]
 # The loop that the series uses (`utils.train`) does the same and adds what every real run needs: a learning rate that rises, then falls; gradient clipping; mixed precision; an **exponential moving average** (EMA)
 # of the weights, which is what we sample from; and a checkpoint, so that a lost session costs a minute. The grey band is an earlier run of the same length: your curve should fall inside it.
+# (On Colab a lost machine takes its disk along. To survive that too, mount Drive and set the environment variable `LESSON_OUTPUTS` to a folder there before you run the set-up cell.)
 
 # %%
 from utils.recipes import recipe
@@ -440,7 +444,7 @@ if checkpoint.exists():
 bands = json.loads((ASSETS / "results" / "mnist-ddpm-loss.json").read_text())
 board = show.TrainingBoard(steps, bands.get(BUDGET, {}).get("loss"), title="mnist-ddpm, trained here")
 last_saved = time.monotonic()
-for progress in trainer.run():
+for progress in tqdm(trainer.run(), total=steps, initial=trainer.step, desc="training"):
     if progress.step % max(1, steps // 5) == 0:
         board.update(trainer.history, trainer.model().sample(num=8, steps=min(STEPS, 50)))
     if time.monotonic() - last_saved > 30:
@@ -484,6 +488,27 @@ show.image_grid(((torch.cat([noisy, believed]).clamp(-1, 1)) + 1) / 2, columns=5
                 titles=[f"round {int(k)}" for k in levels] + ["believed"] * 5)
 
 # %% [markdown]
+# **What does one pixel of the guess look at?** Ask autograd: how strongly does the guess at the centre depend on each pixel of the input? (Bright is strong, logarithmic.)
+# **Predict, then run:** convolutions see neighbours. What does attention add?
+
+# %%
+def looks_at(net):
+    z = torch.randn(16, 1, 1, 28, 28, generator=generator(7)).to(DEVICE).requires_grad_()
+    net(z, torch.zeros(16).to(DEVICE))[:, 0, 0, 14, 14].sum().backward()
+    strength = z.grad.abs().mean((0, 1, 2)).cpu().clamp(min=1e-12).log10()
+    return ((strength + 6) / 6).clamp(0, 1)[None, None, None]                # 1e-6 .. 1 becomes 0 .. 1
+
+
+import copy
+deaf = copy.deepcopy(mine)
+for module in deaf.modules():
+    if isinstance(module, Attention):
+        module.forward = lambda x: x                                         # skip it
+seen = [looks_at(net) for net in (mine, deaf)]
+print("share of pixels seen: with attention", f"{float((seen[0] > 0).float().mean()):.0%}", " without", f"{float((seen[1] > 0).float().mean()):.0%}")
+show.image_grid(torch.cat(seen), titles=["with attention", "without"], columns=2)
+
+# %% [markdown]
 # ## 9. A number, with a floor and controls
 #
 # Looking is not enough. We compare *features* of generated and real digits, from a small frozen classifier, by the **kernel distance**: about 0 for two sets of real digits, larger the more the sets differ.
@@ -518,7 +543,7 @@ def broken_sample(change, num=8, steps=min(STEPS, 100)):
     z = torch.randn(num, 1, 1, 28, 28, generator=generator(5)).to(DEVICE)
     for k in range(steps):
         i, s = rounds[k], rounds[k + 1]
-        told = rounds[0] // 2 if change == "always told round 500" else i
+        told = {"always told round 500": rounds[0] // 2, "wrong schedule: told i/2": (i // 2).clamp(min=1)}.get(change, i)
         eps_hat = mine(z, log_snr[told].float().expand(num).to(DEVICE))
         noise = torch.randn_like(z) * {"no fresh noise": 0.0, "twice the fresh noise": 2.0}.get(change, 1.0)
         if change == "off by one: s = i":
@@ -527,7 +552,7 @@ def broken_sample(change, num=8, steps=min(STEPS, 100)):
     return (z.clamp(-1, 1).cpu() + 1) / 2
 
 
-changes = ["nothing", "no fresh noise", "twice the fresh noise", "always told round 500", "off by one: s = i"]
+changes = ["nothing", "no fresh noise", "twice the fresh noise", "always told round 500", "wrong schedule: told i/2", "off by one: s = i"]
 pictures = torch.stack([broken_sample(change)[:, :, 0] for change in changes])         # (changes, 8 digits, 1, 28, 28)
 show.film_strip(pictures.transpose(1, 2), changes, title="break it (shipped weights)", xlabel="eight samples each")
 
@@ -541,7 +566,7 @@ show.film_strip(pictures.transpose(1, 2), changes, title="break it (shipped weig
 # | pure noise to the end | an index is off: the step goes from $i$ to $i$ |
 # | loss stuck at 1.0 | the output is not learning: learning rate 0, or the target is not the noise |
 # | loss 0.3 after hundreds of steps | normal at first; below 0.1 strokes appear, near 0.03 they become digits |
-# | perfect loss, noise as samples | training and sampling use different schedules |
+# | good loss, but dark, noisy or ragged samples | training and sampling use different schedules |
 
 # %% [markdown]
 # ## 11. Faithful? The box
@@ -568,29 +593,12 @@ def picture_from_noise(z, eps_hat, a):
 
 
 # %%
-def check(name, answer, reference, arguments):
-    """Compare with the reference; an untouched stub (returns ...) passes quietly and the reference takes over."""
-    try:
-        got, want = answer(*arguments), reference(*arguments)
-    except Exception as error:
-        print(f"{name}: raised {type(error).__name__}: {error}")
-        return answer
-    if got is ...:
-        print(f"{name}: not answered yet; the lesson goes on with the reference answer")
-        return reference
-    got, want = torch.as_tensor(got).double(), torch.as_tensor(want).double()
-    right = got.shape == want.shape and torch.allclose(got, want, atol=1e-6)
-    print(f"{name}: {'right' if right else f'not right yet: expected {first(want)} ..., got {first(got)} ...'}")
-    return answer
-
-
-def first(numbers):
-    return torch.as_tensor(numbers).flatten()[:3].tolist()
+def reference_picture(z, eps_hat, a):
+    return (z - (1 - a) ** 0.5 * eps_hat) / a**0.5
 
 
 z, eps_hat = torch.randn(2, 4, 3, generator=generator(6))
-picture_from_noise = check("exercise 1", picture_from_noise, lambda z, e, a: (z - (1 - a) ** 0.5 * e) / a**0.5, (z, eps_hat, 0.3))
-
+picture_from_noise = check("exercise 1", picture_from_noise, reference_picture, (z, eps_hat, 0.3), (z, eps_hat, 0.9))
 
 # %% [markdown]
 # <details><summary>Hint</summary>Solve the equation for x.</details>
@@ -611,7 +619,11 @@ def first_noisy_round(log_snr):
 
 
 # %%
-first_noisy_round = check("exercise 2", first_noisy_round, lambda l: int((l <= 0).nonzero()[0]), (log_snr,))
+def reference_round(log_snr):
+    return int((log_snr <= 0).nonzero()[0])
+
+
+first_noisy_round = check("exercise 2", first_noisy_round, reference_round, (log_snr,), (torch.tensor([2.0, 1.0, 0.0, -1.0]),))
 print("round", first_noisy_round(log_snr))
 
 

@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_written_is_found_out_at_the_start(tmp_path, cap
     blocker = tmp_path / "file"
     blocker.write_text("not a folder")
     assert main(["mnist-ddpm", "--steps", "1", "--batch-size", "1", "--device", "cpu", "--out", str(blocker / "run")]) == 1
-    assert "choose another --out" in capsys.readouterr().err
+    assert "Choose another --out" in capsys.readouterr().err
 
 
 def test_an_existing_run_is_not_overwritten(tmp_path, capsys):
@@ -153,6 +153,21 @@ def test_an_existing_run_is_not_overwritten(tmp_path, capsys):
     (tmp_path / "run" / "checkpoint.pt").write_bytes(good[:1000])
     assert main([*arguments, "--resume"]) == 1
     assert "damaged" in capsys.readouterr().err and (tmp_path / "run" / "checkpoint.pt").read_bytes() == good[:1000]
+
+
+def test_a_run_that_is_asked_to_stop_saves_first_and_two_runs_do_not_share_a_folder(tmp_path, capsys):
+    slow = [part if part != "0" else "1000" for part in command(tmp_path)]
+    slow[slow.index("12")] = "5000"
+    process = subprocess.Popen(slow, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "checkpoint.pt").exists():
+        time.sleep(0.05)
+        assert process.poll() is None, process.stderr.read()
+    assert main(["mnist-ddpm", "--steps", "1", "--batch-size", "1", "--device", "cpu", "--out", str(tmp_path), "--resume"]) == 1
+    assert "Another process is training" in capsys.readouterr().err
+    time.sleep(2)
+    process.terminate()
+    assert process.wait(timeout=60) == 130 and "--resume" in process.stderr.read()
+    assert read_checkpoint(tmp_path / "checkpoint.pt")["step"] > 0
 
 
 def test_unknown_recipe_budget_device_and_precision(capsys):
@@ -178,11 +193,12 @@ def test_precision_goes_by_compute_capability(monkeypatch):
 
 
 def test_outputs_that_cannot_be_made_are_explained(tmp_path, monkeypatch):
+    monkeypatch.delenv("LESSON_OUTPUTS", raising=False)
     monkeypatch.setattr(runtime, "ROOT", tmp_path)
     assert runtime.outputs() == tmp_path / "outputs" and runtime.outputs().is_dir()
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(runtime, "ROOT", tmp_path / "file")
-    with pytest.raises(RuntimeError, match="clone the repository into a folder of your own"):
+    with pytest.raises(RuntimeError, match="LESSON_OUTPUTS"):
         runtime.outputs()
 
 

@@ -54,7 +54,7 @@ def evaluate_model(model: Model, num: int, seed: int = 0, **options) -> dict:
     r = model.recipe
     return {"model": model.name, "n": num, "seed": seed, "steps": options.get("steps") or r.sampling_steps, "sampler": r.sampler,
             "guidance_scale": options.get("guidance_scale") or r.guidance_scale, "device": device_name(model.device),
-            "seconds": round(time.monotonic() - start), "rows": rows, "trained": model.provenance}
+            "precision": "float32" if model.dtype is None else str(model.dtype).removeprefix("torch."), "seconds": round(time.monotonic() - start), "rows": rows, "trained": model.provenance}
 
 
 def main() -> None:
@@ -65,10 +65,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="denoising steps (default: the recipe's)")
     parser.add_argument("--guidance-scale", type=float, help="(default: the recipe's)")
+    parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
     parser.add_argument("--device")
     a = parser.parse_args()
     options = {"steps": a.steps, "guidance_scale": a.guidance_scale} if get_recipe(a.model).kind == "video" else {"steps": a.steps}
-    result = evaluate_model(load_pretrained(a.model, a.device), a.num, a.seed, progress=True, **options)
+    result = evaluate_model(load_pretrained(a.model, a.device, amp=a.amp), a.num, a.seed, progress=True, **options)
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{a.model}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

@@ -10,12 +10,13 @@ Needs jupytext, nbformat and nbclient, which the lessons themselves do not.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
 from pathlib import Path
 
-from .runtime import ROOT
+from .runtime import ROOT, outputs
 
 LESSONS = ROOT / "lessons"
 ADDRESS_FILE = LESSONS / "colab.txt"
@@ -112,9 +113,10 @@ def run(number: str, into: Path) -> float:
     import nbformat
 
     source = find(number).with_suffix(".ipynb")
-    start, into = time.monotonic(), Path(into)
+    start, into = time.monotonic(), Path(into).resolve()
+    os.environ["LESSON_OUTPUTS"] = str(into)  # the kernel inherits it: clips land beside the executed notebook
+    into = outputs()
     notebook = nbformat.read(source, as_version=4)
-    into.mkdir(parents=True, exist_ok=True)
     try:
         execute(notebook, source.stem)
     finally:
@@ -151,14 +153,14 @@ def main() -> None:
         sub = commands.add_parser(name)
         sub.add_argument("lesson", nargs="+", help="a number such as 06, or 'all'")
         if name == "run":
-            sub.add_argument("--into", type=Path, default=ROOT / "outputs")
+            sub.add_argument("--into", type=Path, default=None, help="folder for the executed notebook (default: outputs/)")
     commands.add_parser("stamp")
     a = parser.parse_args()
     if a.command == "stamp":
         stamp()
         return
     chosen = [path.stem[:2] for path in lessons()] if a.lesson == ["all"] else a.lesson
-    seconds = {number: run(number, a.into) if a.command == "run" else update(number) for number in chosen}
+    seconds = {number: run(number, a.into or outputs()) if a.command == "run" else update(number) for number in chosen}
     if a.command == "run" and len(seconds) > 1:
         print("\nlesson  seconds")
         for number, taken in seconds.items():

@@ -18,13 +18,13 @@ from tqdm import tqdm
 from .captions import Caption, tokenize
 from .diffusion import to_x
 from .recipes import RECIPES, Recipe, recipe as get_recipe
-from .runtime import ASSETS, ROOT, device_name, generator, pick_device, randn_per_sample, versions
+from .runtime import ASSETS, ROOT, amp_dtype, autocast, device_name, generator, pick_device, randn_per_sample, versions
 from .samplers import guided_denoiser, sample_loop
 from .unet import UNet
 
 CHECKPOINTS = ASSETS / "checkpoints"
 FORMAT = "video-diffusion-weights-1"
-CHUNK = 64  # samples that go through the network at once
+CHUNK = {"cpu": 16}  # samples that go through the network at once, by device; more is slower on a CPU
 
 
 class WeightsError(RuntimeError):
@@ -32,13 +32,16 @@ class WeightsError(RuntimeError):
 
 
 class Model:
-    """A network with its recipe. `net` is in evaluation mode, without gradients, on `device`."""
+    """A network with its recipe. `net` is in evaluation mode, without gradients, on `device`; in sampling it runs in the precision that
+    `amp` says (see `runtime.amp_dtype`; float32 by default), everything around it in float32."""
 
-    def __init__(self, recipe: Recipe, net: UNet, provenance: dict | None = None, device: str | torch.device | None = None) -> None:
+    def __init__(self, recipe: Recipe, net: UNet, provenance: dict | None = None, device: str | torch.device | None = None,
+                 amp: str = "off") -> None:
         self.recipe, self.provenance = recipe, provenance or {}
         self.name, self.kind, self.prediction, self.sample_shape = recipe.name, recipe.kind, recipe.prediction, recipe.sample_shape
         self.device = pick_device(device)
         self.net = net.to(self.device).eval().requires_grad_(False)
+        self.dtype = amp_dtype(self.device, amp)
 
     def log_snr(self, t: torch.Tensor | float) -> torch.Tensor:
         """t in [0, 1] -> log-SNR, float64, same shape."""
@@ -93,19 +96,24 @@ class Model:
         schedule = self.recipe.schedule
         log_snrs = schedule.log_snr(schedule.times(steps or self.recipe.sampling_steps))
         scale = self.recipe.guidance_scale if guidance_scale is None else guidance_scale
-        chunks = range(0, num, CHUNK)
+        chunk = CHUNK.get(self.device.type, 64)
+        chunks = range(0, num, chunk)
         bar = tqdm(total=len(chunks) * (len(log_snrs) - 1), desc="sampling", disable=not progress, leave=False)
         done = []
         for start in chunks:
-            rows = slice(start, min(start + CHUNK, num))
+            rows = slice(start, min(start + chunk, num))
             generators = [generator(seed, i, 3) for i in range(rows.start, rows.stop)]
             z = randn_per_sample(shape, generators).to(self.device)
-            denoise = guided_denoiser(self.net, None if cond is None else cond[rows], scale, self.prediction)
+            denoise = guided_denoiser(self._run, None if cond is None else cond[rows], scale, self.prediction)
             for state in sample_loop(denoise, z, log_snrs, generators, sampler or self.recipe.sampler):
                 bar.update()
             done.append(((state.z.clamp(-1, 1) + 1) / 2).float().cpu())
         bar.close()
         return torch.cat(done)
+
+    def _run(self, z: torch.Tensor, log_snr: torch.Tensor, cond: torch.Tensor | None) -> torch.Tensor:
+        with autocast(self.device, self.dtype):
+            return self.net(z, log_snr, cond).float()
 
 
 def available_models() -> list[str]:
@@ -113,8 +121,8 @@ def available_models() -> list[str]:
     return [name for name in RECIPES if (CHECKPOINTS / f"{name}.pt").exists()]
 
 
-def load_pretrained(name: str, device: str | torch.device | None = None, path: Path | None = None) -> Model:
-    """The shipped model `name`, or the weights at `path`, on `device`.
+def load_pretrained(name: str, device: str | torch.device | None = None, path: Path | None = None, amp: str = "off") -> Model:
+    """The shipped model `name`, or the weights at `path`, on `device`; `amp` as for `Model`.
 
     Raises ValueError for an unknown name, WeightsError for weights that are missing, damaged or of another network.
     """
@@ -124,7 +132,7 @@ def load_pretrained(name: str, device: str | torch.device | None = None, path: P
         raise WeightsError(f"{path.name} is not in {path.parent.name}/. Shipped: {', '.join(available_models()) or 'none'}. "
                            f"Restore it with `git checkout -- assets`, or train it with `python -m utils.train {name}`.")
     net, origin = load_weights(path, recipe)
-    return Model(recipe, net, origin, device)
+    return Model(recipe, net, origin, device, amp)
 
 
 def load_weights(path: Path, recipe: Recipe) -> tuple[UNet, dict]:

@@ -56,7 +56,7 @@ def results_table() -> str:
             continue
         t = result["trained"]
         lines += [f"**`{result['model']}`**: trained on {t['device']} ({t['precision']}), {t['steps']:,} steps, {t['samples']:,} samples, {t['seconds'] / 60:.0f} minutes, "
-                  f"{t['flops']:.2g} FLOPs. Measured on test digits, n = {result['n']}, {result['steps']} steps ({result['sampler']}), seed {result['seed']}"
+                  f"{t['flops']:.2g} FLOPs. Measured on test digits, n = {result['n']} a row, {result['steps']} steps ({result['sampler']}), seed {result['seed']}"
                   + (f", guidance {result['guidance_scale']:g}." if "motion" in result["rows"] else "."), ""]
         if "motion" in result["rows"]:
             lines += ["| captions | clips | both digits as asked | direction as asked, a digit |", "|---|---|---|---|"]

@@ -70,7 +70,7 @@ VDM_TEXT = Recipe(
     name="vdm-text", kind="video", prediction="v", schedule=CosineSchedule(shift=-2.0),
     net=UNetConfig(channels=(16, 32, 96, 128), blocks=(1, 1, 1, 1), space=(False, False, True, True), time=(False, False, True, True), text_width=64),
     sample_shape=(1, 16, 32, 32), captions="mixed", learning_rate=1e-3, null_probability=0.1,
-    guidance_scale=2.0,
+    guidance_scale=4.0,
     budgets={"smoke": Budget(3, 2), "cpu": Budget(60, 8), "t4": Budget(11000, 32), "t4-long": Budget(33000, 32)})
 
 RECIPES = {recipe.name: recipe for recipe in (MNIST_DDPM, VDM_TEXT)}

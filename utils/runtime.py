@@ -104,16 +104,17 @@ def in_colab() -> bool:
 
 
 def outputs() -> Path:
-    """The folder for what a lesson makes (clips, checkpoints): outputs/ in the repository, not under version control.
+    """The folder for what a lesson makes (clips, checkpoints): the environment variable LESSON_OUTPUTS, for example a folder on
+    Google Drive, else outputs/ in the repository, which is not under version control.
 
     Raises RuntimeError when it cannot be made.
     """
-    folder = ROOT / "outputs"
+    folder = Path(os.environ.get("LESSON_OUTPUTS") or ROOT / "outputs")
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RuntimeError(f"Could not make the folder outputs/ in the repository ({error.strerror}): clone the repository into a folder "
-                           "of your own, or give yourself permission to write there.") from error
+        raise RuntimeError(f"Could not make the folder {folder.name}/ for what the lesson makes ({error.strerror}). Set the environment variable "
+                           "LESSON_OUTPUTS to a folder that you may write to.") from error
     return folder
 
 

@@ -108,7 +108,10 @@ def xt_slice(clips: torch.Tensor, captions: Sequence[str] | None = None, title: 
 
 
 def gif(clips: torch.Tensor, path: Path | None = None, columns: int = 4, scale: int = 3, fps: int = 8) -> bytes:
-    """Clips (N, 1, T, H, W) side by side as an endlessly repeating GIF, enlarged `scale` times; written to `path` if given."""
+    """Clips (N, 1, T, H, W) side by side as an endlessly repeating GIF, enlarged `scale` times; written to `path` if given.
+
+    Sixteen greys, so that a notebook full of clips stays small.
+    """
     import imageio.v3 as iio
 
     clips = torch.nn.functional.pad(_clips(clips), (1, 1, 1, 1), value=0.35)
@@ -116,8 +119,9 @@ def gif(clips: torch.Tensor, path: Path | None = None, columns: int = 4, scale: 
     if len(clips) % columns:
         clips = torch.cat([clips, torch.full_like(clips[: columns - len(clips) % columns], 0.35)])
     sheet = rearrange(clips, "(r n) 1 t h w -> t (r h) (n w)", n=columns)
+    sheet = (sheet * 15).round() * 17  # 0, 17, .. 255
     sheet = sheet.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
-    data = iio.imwrite("<bytes>", (sheet * 255).round().byte().numpy(), extension=".gif", plugin="pillow", duration=1000 / fps, loop=0)
+    data = iio.imwrite("<bytes>", sheet.byte().numpy(), extension=".gif", plugin="pillow", duration=1000 / fps, loop=0)
     if path is not None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         Path(path).write_bytes(data)

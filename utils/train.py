@@ -12,9 +12,11 @@ import argparse
 import contextlib
 import copy
 import dataclasses
+import fcntl
 import json
 import math
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -257,14 +259,33 @@ def main(argv: list[str] | None = None) -> int:
         budget = recipe.budget(name)
         budget = Budget(a.steps or budget.steps, a.batch_size or budget.batch_size)
         out = a.out or Path("runs") / recipe.name
-        trainer = Trainer(recipe, budget, a.device, a.amp, a.seed)
-        finished = _run(trainer, out, a.minutes, a.resume, a.checkpoint_seconds)
-        if finished:
-            _export(trainer, out, a.publish, name if a.record else None)
+        with alone(out):
+            trainer = Trainer(recipe, budget, a.device, a.amp, a.seed)
+            if _run(trainer, out, a.minutes, a.resume, a.checkpoint_seconds):
+                _export(trainer, out, a.publish, name if a.record else None)
+    except KeyboardInterrupt:
+        print("stopped; the checkpoint is written: go on with the same command and --resume", file=sys.stderr)
+        return 130
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold the folder of a run: CheckpointError when another process trains in it. The lock goes with the process, however it ends."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = open(out / "lock", "w")
+    except OSError as error:
+        raise CheckpointError(f"Cannot write to {out}: {error.strerror}. Choose another --out.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise CheckpointError(f"Another process is training in {out}: wait for it, or choose another --out.") from error
+        yield
 
 
 def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, checkpoint_seconds: float) -> bool:
@@ -313,4 +334,5 @@ def _export(trainer: Trainer, out: Path, publish: bool, record: str | None) -> N
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster that takes the machine back: save first, as for Ctrl-C
     sys.exit(main())

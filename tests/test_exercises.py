@@ -1,0 +1,46 @@
+"""An untouched stub passes, a right answer is praised, a wrong one is shown as wrong; and every solution of the lessons is right."""
+
+import math
+import re
+
+import pytest
+import torch
+
+from utils.exercises import check
+from utils.notebooks import lessons
+from utils.runtime import generator
+
+CASES = ((torch.ones(3), 2.0), (torch.zeros(2), 1.0))
+
+
+def reference(x, a):
+    return a * x + 1
+
+
+@pytest.mark.parametrize(("answer", "verdict"), [
+    (lambda x, a: a * x + 1, "right"), (lambda x, a: ..., "not answered yet"), (lambda x, a: a * x, "not right yet: expected [3.0, 3.0, 3.0] ..., got [2.0"),
+    (lambda x, a: x[:1], "expected shape (3,), got (1,)"), (lambda x, a: 1 / 0, "raised ZeroDivisionError"), (lambda x, a: "three", "expected a number"),
+    (lambda x, a: 3 * torch.ones_like(x), "not right yet")])  # right in the first case, wrong in the second
+def test_verdicts(answer, verdict, capsys):
+    chosen = check("exercise 0", answer, reference, *CASES)
+    assert verdict in capsys.readouterr().out
+    assert chosen is (reference if verdict == "not answered yet" else answer)
+
+
+@pytest.mark.parametrize("path", lessons(), ids=lambda path: path.stem)
+def test_every_folded_solution_passes_its_check(path, capsys):
+    """Run each stub with its solution in place, then the check cell that follows, with what the lesson has defined by then."""
+    text = path.with_suffix(".py").read_text()
+    cells = re.split(r"^# %%.*\n", text, flags=re.MULTILINE)
+    stubs = [k for k, cell in enumerate(cells) if re.search(r"^    return \.\.\.", cell, re.MULTILINE)]
+    assert stubs
+    for k in stubs:
+        solution = re.search(r"Solution</summary>.*?```python\n(.*?)# ```", cells[k + 2], re.DOTALL)[1]
+        body = "\n".join("    " + line.removeprefix("#").removeprefix(" ") for line in solution.strip().splitlines())
+        stub = re.sub(r"^    return \.\.\..*$", lambda m, b=body: b, cells[k], flags=re.MULTILINE)
+        beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+        abar = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, 0)])
+        known = {"torch": torch, "math": math, "beta": beta, "abar": abar, "log_snr": torch.log(abar / (1 - abar)), "generator": generator, "check": check}
+        exec(stub, known)
+        exec(cells[k + 1], known)
+        assert re.search(r"exercise \d+: right", capsys.readouterr().out), stub

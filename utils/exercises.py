@@ -1,0 +1,42 @@
+"""The check behind every exercise of the lessons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+
+def check(name: str, answer: Callable, reference: Callable, *cases: tuple, atol: float = 1e-6) -> Callable:
+    """Compare a learner's function with the reference on each tuple of arguments, print the verdict, return the function to go on with.
+
+    An untouched stub (it returns `...`) lets the reference take over. A wrong answer is shown as wrong, with what was expected, and
+    is what the lesson goes on with; so is one that raises.
+    """
+    for arguments in cases:
+        try:
+            got = answer(*arguments)
+        except Exception as error:  # whatever the learner's code raises is the verdict
+            print(f"{name}: not right yet: it raised {type(error).__name__}: {error}")
+            return answer
+        if got is ...:
+            print(f"{name}: not answered yet; the lesson goes on with the reference answer")
+            return reference
+        want = torch.as_tensor(reference(*arguments)).double()
+        try:
+            got = torch.as_tensor(got).double()
+        except (TypeError, ValueError, RuntimeError):
+            print(f"{name}: not right yet: expected a number or a tensor, got {type(got).__name__}")
+            return answer
+        if got.shape != want.shape:
+            print(f"{name}: not right yet: expected shape {tuple(want.shape)}, got {tuple(got.shape)}")
+            return answer
+        if not torch.allclose(got, want, atol=atol):
+            print(f"{name}: not right yet: expected {_first(want)} ..., got {_first(got)} ...")
+            return answer
+    print(f"{name}: right")
+    return answer
+
+
+def _first(numbers: torch.Tensor) -> list[float]:
+    return [round(number, 4) for number in numbers.flatten()[:3].tolist()]
