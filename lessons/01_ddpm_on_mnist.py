@@ -487,6 +487,7 @@ with torch.no_grad():
 show.image_grid(((torch.cat([noisy, believed]).clamp(-1, 1)) + 1) / 2, columns=5,
                 titles=[f"round {int(k)}" for k in levels] + ["believed"] * 5)
 
+
 # %% [markdown]
 # **What does one pixel of the guess look at?** Ask autograd: how strongly does the guess at the centre depend on each pixel of the input? (Bright is strong, logarithmic.)
 # **Predict, then run:** convolutions see neighbours. What does attention add?
@@ -599,6 +600,7 @@ def reference_picture(z, eps_hat, a):
 
 z, eps_hat = torch.randn(2, 4, 3, generator=generator(6))
 picture_from_noise = check("exercise 1", picture_from_noise, reference_picture, (z, eps_hat, 0.3), (z, eps_hat, 0.9))
+
 
 # %% [markdown]
 # <details><summary>Hint</summary>Solve the equation for x.</details>
