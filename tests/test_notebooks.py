@@ -13,7 +13,7 @@ import nbformat
 import pytest
 
 from utils import notebooks
-from utils.notebooks import ADDRESS_FILE, METADATA, address, find, lessons, stamped, tidy
+from utils.notebooks import ADDRESS_FILE, METADATA, address, find, lessons, stamped, tidy, tidy_outputs
 from utils.runtime import ROOT
 
 NOTEBOOKS = lessons()
@@ -121,6 +121,10 @@ def test_progress_bars_leave_their_last_state():
     assert tidy("a\n\r10%\r50%\r100%\nb") == "a\n100%\nb"
     assert tidy("\r10%\r90%\r    \r") == ""
     assert tidy("plain\n") == "plain\n"
+    pieces = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in (("stderr", "\r10%"), ("stdout", "hello\n"), ("stderr", "\r100%\r   \r"))]
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=pieces)])
+    tidy_outputs(notebook)
+    assert [(output.name, output.text) for output in notebook.cells[0].outputs] == [("stdout", "hello\n")]
 
 
 def test_a_failing_cell_is_explained_and_the_outputs_so_far_are_kept(tmp_path, monkeypatch, capsys):

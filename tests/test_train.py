@@ -259,3 +259,5 @@ def test_loss_band():
     rows = loss_band([1.0] * 50 + [0.5] * 50, points=10)
     assert len(rows) == 10 and rows[0] == [5.0, 1.0, 1.0, 1.0] and rows[-1] == [95.0, 0.5, 0.5, 0.5]
     assert loss_band([0.7], points=10) == [[0.5, 0.7, 0.7, 0.7]]
+    (step, mean, low, high), = loss_band([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert (step, mean) == (2.5, 3.0) and high - mean == mean - low == pytest.approx(2 * 2.5**0.5, abs=1e-4)

@@ -99,13 +99,22 @@ def tidy(text: str) -> str:
 
 
 def tidy_outputs(notebook) -> None:
-    """Leave of progress bars their last state, and drop stream outputs that are then empty."""
+    """Join what each cell wrote to a stream, leave of progress bars their last state, drop what is then empty."""
     for cell in notebook.cells:
-        if cell.cell_type == "code":
-            for output in cell.outputs:
-                if output.output_type == "stream":
-                    output.text = tidy(output.text)
-            cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
+        if cell.cell_type != "code":
+            continue
+        kept, streams = [], {}
+        for output in cell.outputs:
+            if output.output_type != "stream":
+                kept.append(output)
+            elif output.name in streams:
+                streams[output.name].text += output.text
+            else:
+                streams[output.name] = output
+                kept.append(output)
+        for output in streams.values():
+            output.text = tidy(output.text)
+        cell.outputs = [output for output in kept if output.output_type != "stream" or output.text.strip()]
 
 
 def run(number: str, into: Path) -> float:

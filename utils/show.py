@@ -51,15 +51,15 @@ def image_grid(images: torch.Tensor, columns: int = 10, titles: Sequence[str] | 
     pictures = _clips(images)[:, 0, 0].numpy()
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(0.85 * columns, 0.85 * rows + (0.35 if title else 0) + (0.2 * rows if titles else 0)), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(0.85 * columns, 0.85 * rows + (0.35 if title else 0) + (0.2 * rows if titles else 0)), squeeze=False,
+                                layout="constrained")
     for i, ax in enumerate(axes.flat):
         if i < len(pictures):
             _picture(ax, pictures[i])
             ax.set_title(titles[i] if titles else "", fontsize=8, pad=2)
         else:
             ax.axis("off")
-    figure.suptitle(title, fontsize=11)
-    figure.tight_layout(pad=0.3)
+    figure.suptitle(title or None, fontsize=11)
     plt.close(figure)
     return figure
 
@@ -73,13 +73,12 @@ def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every
     strips = torch.ones(n, h, t * (w + 1) - 1)
     for k in range(t):
         strips[:, :, k * (w + 1):k * (w + 1) + w] = clips[:, 0, k]
-    figure, axes = plt.subplots(n, 1, figsize=(10, 0.72 * n + 0.35), squeeze=False)
+    figure, axes = plt.subplots(n, 1, figsize=(10, 0.72 * n + 0.6), squeeze=False, layout="constrained")
     for i, ax in enumerate(axes[:, 0]):
         _picture(ax, strips[i].numpy())
         _label(ax, captions[i].replace(" and ", " and\n") if captions else "")
     axes[-1, 0].set_xlabel(xlabel or f"frame 1 to {(t - 1) * every + 1}" + (f", every {every}" if every > 1 else ""), fontsize=9)
-    figure.suptitle(title, fontsize=11)
-    figure.tight_layout(pad=0.3)
+    figure.suptitle(title or None, fontsize=11)
     plt.close(figure)
     return figure
 
@@ -92,7 +91,7 @@ def xt_slice(clips: torch.Tensor, captions: Sequence[str] | None = None, title: 
     slices = _clips(clips).amax(dim=3)[:, 0]  # (N, T, W)
     columns = min(4, len(slices))
     rows = -(-len(slices) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.65 * columns, 1.35 * rows + 0.3), squeeze=False)
+    figure, axes = plt.subplots(rows, columns, figsize=(1.9 * columns, 1.5 * rows + 0.3), squeeze=False, layout="constrained")
     for i, ax in enumerate(axes.flat):
         if i >= len(slices):
             ax.axis("off")
@@ -101,8 +100,7 @@ def xt_slice(clips: torch.Tensor, captions: Sequence[str] | None = None, title: 
         ax.set_title(captions[i].replace(" and ", "\nand ") if captions else "", fontsize=7, pad=2)
     axes[0, 0].set_ylabel("t (frames)", fontsize=8)
     axes[0, 0].set_xlabel("x", fontsize=8)
-    figure.suptitle(title, fontsize=11)
-    figure.tight_layout(pad=0.4)
+    figure.suptitle(title or None, fontsize=11)
     plt.close(figure)
     return figure
 

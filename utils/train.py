@@ -227,7 +227,7 @@ def read_checkpoint(path: Path) -> dict:
 def loss_band(history: list[float], points: int = 100) -> list[list[float]]:
     """A loss curve as at most `points` rows [step, mean, low, high]: mean of a window of steps, and +-2 standard deviations
     of single steps in it. Drawn under a live curve it says what is usual."""
-    window = max(1, len(history) // points)
+    window = max(min(5, len(history)), len(history) // points)
     rows = []
     for start in range(0, len(history) - window + 1, window):
         part = torch.tensor(history[start:start + window], dtype=torch.float64)
