@@ -8,12 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jupytext
 import nbformat
 import pytest
 
 from utils import notebooks
-from utils.notebooks import ADDRESS_FILE, METADATA, address, find, lessons, stamped, tidy, tidy_outputs
+from utils.notebooks import ADDRESS_FILE, METADATA, address, find, lessons, stamped, tidy, tidy_outputs, twin_of
 from utils.runtime import ROOT
 
 NOTEBOOKS = lessons()
@@ -38,7 +37,7 @@ def test_there_are_lessons_and_every_twin_has_its_notebook():
 def test_twins_agree(path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
-    assert jupytext.writes(notebook, fmt="py:percent") == path.with_suffix(".py").read_text()
+    assert twin_of(notebook) == path.with_suffix(".py").read_text()
 
 
 @each

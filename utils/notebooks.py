@@ -89,6 +89,13 @@ def execute(notebook, name: str) -> None:
     print(f"[{time.monotonic() - start:5.0f} s] {name} done")
 
 
+def twin_of(notebook) -> str:
+    """A notebook's .py twin. The version of jupytext is left out: it would differ between machines."""
+    import jupytext
+
+    return re.sub(r"^#\s+jupytext_version: .*\n", "", jupytext.writes(notebook, fmt="py:percent"), flags=re.MULTILINE)
+
+
 def tidy(text: str) -> str:
     """What a terminal would show of `text`: of a progress bar, drawn over and over after carriage returns, the last state."""
     lines = []
@@ -151,7 +158,7 @@ def update(number: str) -> None:
         cell.id = f"cell-{index:03d}"  # the same ids every time, so that a diff shows what changed
         cell.metadata = nbformat.from_dict({key: value for key, value in cell.metadata.items() if key == "tags"})
     nbformat.write(notebook, twin.with_suffix(".ipynb"))
-    twin.write_text(jupytext.writes(jupytext.read(twin.with_suffix(".ipynb")), fmt="py:percent"))
+    twin.write_text(twin_of(notebook))
 
 
 def main() -> None:
