@@ -66,6 +66,12 @@ MNIST_DDPM = Recipe(
     sampler="ancestral", sampling_steps=1000,
     budgets={"smoke": Budget(10, 16), "cpu": Budget(150, 64), "t4": Budget(6000, 128), "t4-long": Budget(18000, 128)})
 
+MNIST_GUIDED = Recipe(  # lesson 01's network with a text encoder; a label is the caption that names it
+    name="mnist-guided", kind="image", prediction="v", schedule=CosineSchedule(),
+    net=UNetConfig(channels=(32, 64, 64), blocks=(1, 1, 1), space=(False, False, True), time=(False, False, False), text_width=32),
+    sample_shape=(1, 1, 28, 28), captions="digits", learning_rate=1e-3, null_probability=0.1,
+    budgets={"smoke": Budget(10, 16), "cpu": Budget(150, 64), "t4": Budget(6000, 128), "t4-long": Budget(18000, 128)})
+
 VDM_TEXT = Recipe(
     name="vdm-text", kind="video", prediction="v", schedule=CosineSchedule(shift=-2.0),
     net=UNetConfig(channels=(16, 32, 96, 128), blocks=(1, 1, 1, 1), space=(False, False, True, True), time=(False, False, True, True), text_width=64),
@@ -73,7 +79,7 @@ VDM_TEXT = Recipe(
     guidance_scale=4.0,
     budgets={"smoke": Budget(3, 2), "cpu": Budget(60, 8), "t4": Budget(11000, 32), "t4-long": Budget(33000, 32)})
 
-RECIPES = {recipe.name: recipe for recipe in (MNIST_DDPM, VDM_TEXT)}
+RECIPES = {recipe.name: recipe for recipe in (MNIST_DDPM, MNIST_GUIDED, VDM_TEXT)}
 
 
 def recipe(name: str) -> Recipe:
