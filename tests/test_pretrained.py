@@ -9,7 +9,7 @@ import torch
 from utils import available_models, load_pretrained
 from utils.captions import CaptionError
 from utils.pretrained import CHECKPOINTS, Model, WeightsError, save_weights
-from utils.recipes import MNIST_DDPM, VDM_TEXT
+from utils.recipes import MNIST_DDPM, MNIST_GUIDED, VDM_TEXT
 from utils.runtime import randn_per_sample, generator
 from utils.unet import UNet, UNetConfig, randomize
 
@@ -48,8 +48,17 @@ def test_other_lengths(model, frames):
 
 
 def test_samplers(model):
-    for sampler in ("ddim", "ancestral"):
-        assert model.sample(["3 and 7"], steps=2, sampler=sampler).shape == (1, 1, 16, 32, 32)
+    clips = [model.sample(["3 and 7"], steps=3, **options) for options in (
+        {"sampler": "ddim"}, {"sampler": "ancestral"}, {"sampler": "dpm++"}, {"eta": 1.0}, {"langevin": 0.1}, {"guidance_rescale": 0.7})]
+    assert all(clip.shape == (1, 1, 16, 32, 32) for clip in clips)
+    assert all(not torch.equal(a, b) for i, a in enumerate(clips) for b in clips[:i])
+
+
+def test_one_label_a_sample_may_be_a_plain_list():
+    recipe = replace(MNIST_GUIDED, net=replace(MNIST_GUIDED.net, channels=(8, 8, 8), head_dim=8, text_width=16))
+    digits = Model(recipe, randomize(UNet(recipe.net)), device="cpu")
+    assert torch.equal(digits.encode(labels=torch.tensor([3, 7])), digits.encode(["3", "seven"]))
+    assert digits.sample(labels=[3, 7], steps=1).shape == (2, 1, 1, 28, 28)
 
 
 def test_predict_x_agrees_with_the_network(model):
@@ -62,7 +71,7 @@ def test_predict_x_agrees_with_the_network(model):
 @pytest.mark.parametrize(("arguments", "error", "message"), [
     ({"captions": ["3 and dog"]}, CaptionError, "'dog'"), ({"captions": ["3 and 7"], "num": 2}, ValueError, "num is 2"),
     ({"num": 0}, ValueError, "at least 1"), ({"num_frames": 0}, ValueError, "num_frames"), ({"steps": -1}, ValueError, "steps"),
-    ({"sampler": "magic"}, ValueError, "ddim, ancestral"), ({"captions": ["3"], "labels": torch.tensor([[3]])}, ValueError, "not both"),
+    ({"sampler": "magic"}, ValueError, "ddim, ancestral, dpm"), ({"captions": ["3"], "labels": torch.tensor([[3]])}, ValueError, "not both"),
     ({"labels": torch.tensor([[11, 2]])}, CaptionError, "0 to 9")])
 def test_bad_requests_are_explained(model, arguments, error, message):
     with pytest.raises(error, match=message):
@@ -78,7 +87,7 @@ def test_image_models_have_no_captions_and_one_frame():
 
 
 def test_missing_damaged_or_foreign_weights(tmp_path):
-    with pytest.raises(ValueError, match="mnist-ddpm, vdm-text"):
+    with pytest.raises(ValueError, match="mnist-ddpm, mnist-guided, vdm-text"):
         load_pretrained("no-such-model")
     with pytest.raises(WeightsError, match="python -m utils.train vdm-text"):
         load_pretrained("vdm-text", path=tmp_path / "vdm-text.pt")

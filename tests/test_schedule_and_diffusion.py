@@ -1,16 +1,18 @@
-"""Schedules, parameterizations and samplers against closed forms and the numbers of the papers."""
+"""Schedules, parameterizations and losses against closed forms, the numbers of the papers, and diffusers."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from utils.diffusion import loss_per_sample, q_sample, target, to_eps, to_x
+from utils.diffusion import PREDICTIONS, loss_per_sample, q_sample, target, to_eps, to_x
+from utils.recipes import MNIST_DDPM
 from utils.runtime import generator
-from utils.samplers import ancestral_step, ddim_step, guided_denoiser, sample_loop
-from utils.schedule import CosineSchedule, LinearBetaSchedule, alpha_sigma
+from utils.samplers import ancestral_step, ddim_step
+from utils.schedule import CosineBetaSchedule, CosineSchedule, FlowSchedule, LinearBetaSchedule, alpha_sigma
 
-COSINE, LINEAR = CosineSchedule(), LinearBetaSchedule()
+COSINE, LINEAR, FLOW, IMPROVED = CosineSchedule(), LinearBetaSchedule(), FlowSchedule(), CosineBetaSchedule()
 F64 = torch.float64
 
 
@@ -39,6 +41,73 @@ def test_linear_beta_schedule():
     assert LINEAR.times(1000).mul(1000).round().long().tolist() == list(range(1000, -1, -1))
 
 
+def test_improved_ddpm_schedule():
+    beta, abar = IMPROVED.betas(), IMPROVED.alphas_cumprod()
+    assert float(beta[0]) == pytest.approx(4.1284e-5, rel=1e-4)
+    assert (beta == 0.999).nonzero().flatten().tolist() == [999]  # only the last one is clipped
+    assert float(abar[1000]) == pytest.approx(2.43e-9, rel=2e-3)
+    continuous = COSINE.log_snr(torch.tensor([0.25, 0.5, 0.75]))  # the same curve but for the offset
+    assert torch.allclose(IMPROVED.log_snr(torch.tensor([0.25, 0.5, 0.75])), continuous, atol=0.06)
+
+
+@pytest.mark.parametrize("schedule", [LINEAR, IMPROVED])
+def test_zero_terminal_snr(schedule):
+    zero, plain = replace(schedule, zero_terminal_snr=True), schedule.alphas_cumprod()
+    abar = zero.alphas_cumprod()
+    assert float(abar[1000]) == 0 and float(zero.log_snr(1.0)) == -math.inf
+    assert float(abar[1]) == pytest.approx(float(plain[1]), abs=1e-15) and bool((abar.diff() < 0).all())
+    theirs = pytest.importorskip("diffusers.schedulers.scheduling_ddim").rescale_zero_terminal_snr(schedule.betas())
+    assert (torch.cumprod(1 - theirs, 0)[:-1] - abar[1:-1]).abs().max() < 1e-12
+    x, eps = torch.randn(2, 4, 3, dtype=F64, generator=generator(0))
+    end = torch.full((4,), -math.inf, dtype=F64)
+    for prediction in ("x", "v", "flow"):  # no NaN, and nothing but noise to see
+        assert torch.equal(q_sample(x, end, eps), eps)
+        assert torch.allclose(to_x(target(x, eps, end, prediction), eps, end, prediction), x)
+        assert loss_per_sample(torch.zeros_like(x), x, eps, end, prediction, min_snr=5.0).abs().max() == 0
+    assert torch.allclose(loss_per_sample(x, x, eps, end, "eps", min_snr=5.0), (x - eps).square().mean(1).float())
+    with pytest.raises(ValueError, match="pure noise"):
+        replace(MNIST_DDPM, schedule=zero)
+    with pytest.raises(ValueError, match="eps, x, v, flow"):
+        replace(MNIST_DDPM, prediction="noise")
+
+
+def test_rectified_flow_is_a_schedule_and_a_prediction():
+    t = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0], dtype=F64)
+    x, eps = torch.randn(2, 5, 3, dtype=F64, generator=generator(1))
+    line = (1 - t)[:, None] * x + t[:, None] * eps
+    length = ((1 - t) ** 2 + t**2).sqrt()[:, None]
+    log_snr = FLOW.log_snr(t)
+    assert torch.allclose(q_sample(x, log_snr, eps), line / length, atol=1e-14)
+    assert torch.allclose(target(x, eps, log_snr, "flow"), eps - x)
+    assert log_snr.tolist() == pytest.approx([math.inf, 2 * math.log(9), 0, -2 * math.log(9), -math.inf])
+    middle = FlowSchedule(density="logit-normal").sample_t(20_000, generator(2)).logit()
+    assert float(middle.mean()) == pytest.approx(0, abs=0.02) and float(middle.std()) == pytest.approx(1, abs=0.02)
+    assert FLOW.sample_t(1000, generator(2)).sort().values.mul(1000).floor().tolist() == list(range(1000))
+    with pytest.raises(ValueError, match="logit-normal"):
+        FlowSchedule(density="normal")
+
+
+def test_edm_target_is_minus_v():
+    """EDM (arXiv 2206.00364) with data of deviation 1: D = c_skip y + c_out F(c_in y), y = x + s n. What F has to be is -v."""
+    x, n = torch.randn(2, 64, 3, dtype=F64, generator=generator(3))
+    s = torch.linspace(-6, 6, 64, dtype=F64).exp()[:, None]
+    c_skip, c_out, c_in = 1 / (s**2 + 1), s / (s**2 + 1).sqrt(), 1 / (s**2 + 1).sqrt()
+    y, log_snr = x + s * n, -2 * s.log().squeeze(1)
+    assert torch.allclose(c_in * y, q_sample(x, log_snr, n))
+    assert torch.allclose((x - c_skip * y) / c_out, -target(x, n, log_snr, "v"))
+    assert torch.allclose(1 / c_out.squeeze(1) ** 2, log_snr.exp() + 1)  # its weight makes |dF|^2 of |dx|^2, as v does
+
+
+def test_two_steps_of_a_teacher_are_one_of_its_student():
+    """Progressive distillation (arXiv 2202.00512, algorithm 2): the x that takes a DDIM step from t to s where two steps lead."""
+    z, first, second = torch.randn(3, 4, 5, dtype=F64, generator=generator(4))
+    t, middle, s = (torch.tensor(value, dtype=F64) for value in (-3.0, -1.5, 0.5))
+    z_s = ddim_step(ddim_step(z, first, t, middle), second, middle, s)
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = alpha_sigma(t), alpha_sigma(s)
+    student = (z_s - sigma_s / sigma_t * z) / (alpha_s - sigma_s / sigma_t * alpha_t)
+    assert torch.allclose(ddim_step(z, student, t, s), z_s, atol=1e-13)
+
+
 def test_three_forms_of_the_posterior_mean_agree():
     abar, beta = LINEAR.alphas_cumprod(), LINEAR.betas()
     x, eps = torch.randn(2, 999, dtype=F64, generator=generator(0))
@@ -53,13 +122,13 @@ def test_three_forms_of_the_posterior_mean_agree():
     assert (log_snr_form - posterior_form).abs().max() < 1e-12
 
 
-@pytest.mark.parametrize("schedule", [COSINE, LINEAR])
+@pytest.mark.parametrize("schedule", [COSINE, LINEAR, FLOW])
 def test_time_outside_the_unit_interval_is_refused(schedule):
     with pytest.raises(ValueError, match="0 .data. to 1 .noise"):
         schedule.log_snr(1.5)
 
 
-@pytest.mark.parametrize("prediction", ["eps", "x", "v"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
 def test_parameterizations_round_trip(prediction):
     x, eps = torch.randn(2, 64, 3, 4, dtype=F64, generator=generator(1))
     log_snr = torch.linspace(-12, 12, 64, dtype=F64)
@@ -72,7 +141,7 @@ def test_parameterizations_round_trip(prediction):
         assert (sigma * z + alpha * output - eps).abs().max() < 1e-12
 
 
-def test_errors_scale_with_snr_and_min_snr_is_one_loss_for_all_three():
+def test_errors_scale_with_snr_and_min_snr_is_one_loss_for_all():
     x, eps, error = torch.randn(3, 64, 5, dtype=F64, generator=generator(2))
     log_snr = torch.linspace(-6, 6, 64, dtype=F64)
     z, snr = q_sample(x, log_snr, eps), log_snr.exp()
@@ -82,109 +151,6 @@ def test_errors_scale_with_snr_and_min_snr_is_one_loss_for_all_three():
     dx = (wrong_x - x).square().mean(1)
     assert torch.allclose((wrong_eps - eps).square().mean(1), snr * dx, rtol=1e-9)
     assert torch.allclose((wrong_v - target(x, eps, log_snr, "v")).square().mean(1), (1 + snr) * dx, rtol=1e-9)
-    losses = [loss_per_sample(w, x, eps, log_snr, p, min_snr=5.0) for w, p in ((wrong_x, "x"), (wrong_eps, "eps"), (wrong_v, "v"))]
-    assert torch.allclose(losses[0], losses[1], rtol=1e-4) and torch.allclose(losses[0], losses[2], rtol=1e-4)
-    assert torch.allclose(losses[0].double(), snr.clamp(max=5) * dx, rtol=1e-4)
-
-
-def gaussian_denoiser(std, mean=0.0):
-    """The exact denoiser of data N(mean, std^2)."""
-    def denoise(z, log_snr):
-        alpha, sigma = (k[:, None].to(z) for k in alpha_sigma(log_snr))
-        eps = sigma * (z - alpha * mean) / (alpha**2 * std**2 + sigma**2)
-        return (z - sigma * eps) / alpha
-    return denoise
-
-
-def scale_of(sampler, n, std=0.5, **options):
-    """The standard deviation of samples started from N(0, 1): exact for a linear sampler, by pushing 1 and unit noises through it."""
-    log_snrs = COSINE.log_snr(COSINE.times(n))
-    denoise, variance = gaussian_denoiser(std), torch.ones((), dtype=F64)
-    for k in range(n):
-        t, s = log_snrs[k], log_snrs[k + 1]
-        one, zero = torch.ones(1, 1, dtype=F64), torch.zeros(1, 1, dtype=F64)
-        step = {"ddim": ddim_step, "ancestral": ancestral_step}[sampler]
-        noise = one if k < n - 1 else None
-        gain = step(one, denoise(one, t.expand(1)), t, s, None if noise is None else zero, **options)
-        spread = torch.zeros(()) if noise is None else step(zero, denoise(zero, t.expand(1)), t, s, noise, **options)
-        variance = (gain**2 * variance + spread**2).squeeze()
-    return float(variance.sqrt())
-
-
-@pytest.mark.parametrize(("n", "std"), [(10, .42805), (25, .47006), (50, .48481), (100, .49235), (200, .49616), (1000, .49923)])
-def test_ddim_on_a_gaussian(n, std):
-    assert scale_of("ddim", n) == pytest.approx(std, abs=1e-5)
-
-
-@pytest.mark.parametrize(("gamma", "std"), [(0, .474), (.1, .477), (.3, .483), (1, .507)])
-def test_ancestral_on_a_gaussian(gamma, std):
-    assert scale_of("ancestral", 64, gamma=gamma) == pytest.approx(std, abs=2e-3)
-
-
-@pytest.mark.parametrize("n", [1, 7, 64])
-def test_ancestral_variance_bounds_are_exact_where_they_should_be(n):
-    assert scale_of("ancestral", n, std=1e-12, gamma=0) == pytest.approx(0, abs=1e-4)  # a point mass, lower variance
-    one, zero, log_snrs = torch.ones(1, 1, dtype=F64), torch.zeros(1, 1, dtype=F64), COSINE.log_snr(COSINE.times(n + 1))
-    for t, s in zip(log_snrs[:-1], log_snrs[1:]):  # N(0, 1) stays N(0, 1) under the upper variance, whatever the step
-        gain = ancestral_step(one, gaussian_denoiser(1.0)(one, t.expand(1)), t, s, zero, gamma=1)
-        spread = ancestral_step(zero, zero, t, s, one, gamma=1)
-        assert float(gain**2 + spread**2) == pytest.approx(1, abs=1e-12)
-
-
-def test_sample_loop_draws_the_gaussian():
-    denoise = gaussian_denoiser(0.5, mean=0.25)
-    z = torch.randn(20_000, 1, dtype=F64, generator=generator(3))
-    *_, last = sample_loop(denoise, z, COSINE.log_snr(COSINE.times(100)), clip=False)
-    assert float(last.z.mean()) == pytest.approx(0.25, abs=0.02) and float(last.z.std()) == pytest.approx(0.49235, abs=0.01)
-    broken = sample_loop(denoise, z, COSINE.log_snr(COSINE.times(100)).flip(0).clamp(-3, 3), clip=False)
-    *_, wrong = broken  # time run backwards must not pass
-    assert abs(float(wrong.z.std()) - 0.49235) > 0.05
-
-
-def test_ddim_with_eta_one_has_the_posterior_variance():
-    abar, beta = LINEAR.alphas_cumprod(), LINEAR.betas()
-    for i in (2, 17, 500, 1000):
-        zero, one = torch.zeros(1, 1, dtype=F64), torch.ones(1, 1, dtype=F64)
-        t, s = LINEAR.log_snr(i / 1000), LINEAR.log_snr((i - 1) / 1000)
-        spread = float(ddim_step(zero, zero, t, s, one, eta=1.0))
-        assert spread**2 == pytest.approx(float(beta[i - 1] * (1 - abar[i - 1]) / (1 - abar[i])), rel=1e-9)
-
-
-def test_ddim_and_ddpm_equal_diffusers():
-    schedulers = pytest.importorskip("diffusers", reason="installed by tests/run.sh")
-    x_hat, z = torch.rand(2, 3, 4, 4, dtype=F64, generator=generator(4)) * 2 - 1
-    ddim = schedulers.DDIMScheduler(1000, clip_sample=False, set_alpha_to_one=True, timestep_spacing="trailing")
-    ddim.set_timesteps(20)
-    for timestep in ddim.timesteps[:-1]:
-        t, s = LINEAR.log_snr((timestep + 1) / 1000), LINEAR.log_snr((timestep + 1 - 50) / 1000)
-        eps = to_eps(x_hat, z, t.expand(3))
-        theirs = ddim.step(eps, int(timestep), z, eta=0.0).prev_sample
-        assert (theirs - ddim_step(z, x_hat, t, s)).abs().max() < 1e-5  # their alphas are float32
-    ddpm = schedulers.DDPMScheduler(1000, clip_sample=False, variance_type="fixed_small")
-    for timestep in (1, 10, 500, 999):
-        t, s = LINEAR.log_snr((timestep + 1) / 1000), LINEAR.log_snr(timestep / 1000)
-        theirs = ddpm.step(to_eps(x_hat, z, t.expand(3)), timestep, z, generator=generator(7)).prev_sample
-        noise = torch.randn(z.shape, generator=generator(7), dtype=F64)
-        assert (theirs - ancestral_step(z, x_hat, t, s, noise, gamma=0)).abs().max() < 1e-4
-
-
-def test_guidance_scale_zero_one_and_linear_in_between():
-    def net(z, log_snr, cond=None, **_):
-        return z * 0.3 + (0 if cond is None else cond[:, :, None])
-    z, cond, log_snr = torch.randn(2, 4, 5, generator=generator(5)), torch.randn(2, 4, generator=generator(6)), torch.tensor([0.0, 1.0])
-    for prediction in ("eps", "x", "v"):
-        at = {g: guided_denoiser(net, cond, g, prediction)(z, log_snr) for g in (0.0, 1.0, 3.0)}
-        null = guided_denoiser(net, None, 3.0, prediction)(z, log_snr)
-        assert torch.allclose(at[0.0], null, atol=1e-6)
-        assert torch.allclose(at[1.0], to_x(net(z, log_snr, cond), z, log_snr, prediction), atol=1e-6)
-        assert torch.allclose(at[3.0], null + 3 * (at[1.0] - null), atol=1e-4)  # guiding x, eps or v is the same
-
-
-def test_sampler_errors():
-    z = torch.zeros(2, 1)
-    with pytest.raises(ValueError, match="ddim, ancestral"):
-        next(sample_loop(lambda z, l: z, z, torch.tensor([-1.0, 1.0]), sampler="magic"))
-    with pytest.raises(ValueError, match="one generator for each of the 2"):
-        next(sample_loop(lambda z, l: z, z, torch.tensor([-1.0, 1.0]), sampler="ancestral"))
-    with pytest.raises(ValueError, match="1000 steps; 2000"):
-        LINEAR.times(2000)
+    for prediction in PREDICTIONS:
+        loss = loss_per_sample(target(wrong_x, wrong_eps, log_snr, prediction), x, eps, log_snr, prediction, min_snr=5.0)
+        assert torch.allclose(loss.double(), snr.clamp(max=5) * dx, rtol=1e-4), prediction

@@ -1,4 +1,4 @@
-"""The forward process, the three parameterizations of what a network predicts, and the loss.
+"""The forward process, the four parameterizations of what a network predicts, and the loss.
 
 Shapes: x, z, eps, v are (B, ...); log_snr is (B,). Conversions run in the dtype of z, their coefficients in float64.
 """
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from .schedule import alpha_sigma
 
-PREDICTIONS = ("eps", "x", "v")
+PREDICTIONS = ("eps", "x", "v", "flow")
 
 
 def coefficients(log_snr: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -27,21 +27,27 @@ def q_sample(x: torch.Tensor, log_snr: torch.Tensor, eps: torch.Tensor) -> torch
 
 
 def target(x: torch.Tensor, eps: torch.Tensor, log_snr: torch.Tensor, prediction: str) -> torch.Tensor:
-    """What the network should output for z = alpha x + sigma eps: eps, x, or v = alpha eps - sigma x."""
+    """What the network should output for z = alpha x + sigma eps: eps, x, v = alpha eps - sigma x (arXiv 2202.00512, section 4),
+    or "flow": eps - x, the direction of rectified flow's straight line (arXiv 2209.03003)."""
     if prediction == "eps":
         return eps
     if prediction == "x":
         return x
+    if prediction == "flow":
+        return eps - x
     alpha, sigma = coefficients(log_snr, x)
     return alpha * eps - sigma * x
 
 
 def to_x(output: torch.Tensor, z: torch.Tensor, log_snr: torch.Tensor, prediction: str) -> torch.Tensor:
-    """The network's output as an estimate of x: v gives alpha z - sigma v, eps gives (z - sigma eps) / alpha."""
+    """The network's output as an estimate of x: eps gives (z - sigma eps) / alpha, v gives alpha z - sigma v, flow gives
+    (z - sigma flow) / (alpha + sigma)."""
     if prediction == "x":
         return output
     alpha, sigma = coefficients(log_snr, z)
-    return alpha * z - sigma * output if prediction == "v" else (z - sigma * output) / alpha
+    if prediction == "v":
+        return alpha * z - sigma * output
+    return (z - sigma * output) / (alpha if prediction == "eps" else alpha + sigma)
 
 
 def to_eps(x: torch.Tensor, z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
@@ -61,5 +67,7 @@ def loss_per_sample(output: torch.Tensor, x: torch.Tensor, eps: torch.Tensor, lo
     if min_snr is None:
         return error
     snr = log_snr.float().exp()
-    natural = {"x": torch.ones_like(snr), "eps": snr, "v": snr + 1}[prediction]  # |d output|^2 = natural |d x|^2
+    if prediction == "eps":
+        return error * (min_snr / snr).clamp(max=1).to(error)  # the quotient below, also where the SNR is 0
+    natural = {"x": torch.ones_like(snr), "v": snr + 1, "flow": (snr.sqrt() + 1) ** 2}[prediction]  # |d output|^2 = natural |d x|^2
     return error * (snr.clamp(max=min_snr) / natural).to(error)

@@ -49,14 +49,15 @@ class Model:
 
     def encode(self, captions: Sequence[str] | str | None = None, labels: torch.Tensor | None = None,
                num: int | None = None) -> torch.Tensor:
-        """N captions, or labels (N, digits), to the condition (N, embed_dim). Neither: the null condition, num rows of zeros.
+        """N captions, or labels (N, digits) or (N,) for one digit each, to the condition (N, embed_dim). Neither: the null condition, num rows of zeros.
 
         Raises CaptionError for a caption outside the grammar, ValueError when the model takes no captions.
         """
         if captions is not None and labels is not None:
             raise ValueError("Pass captions or labels, not both.")
         if labels is not None:
-            captions = [str(Caption(tuple(row))) for row in torch.as_tensor(labels).tolist()]
+            labels = torch.as_tensor(labels)
+            captions = [str(Caption(tuple(row))) for row in (labels[:, None] if labels.dim() == 1 else labels).tolist()]
         if captions is None:
             return torch.zeros(1 if num is None else num, self.recipe.net.embed_dim, device=self.device)
         if self.recipe.captions is None:
@@ -71,13 +72,15 @@ class Model:
     @torch.no_grad()
     def sample(self, captions: Sequence[str] | str | None = None, *, num: int | None = None, labels: torch.Tensor | None = None,
                steps: int | None = None, sampler: str | None = None, guidance_scale: float | None = None,
-               num_frames: int | None = None, seed: int = 0, progress: bool = False) -> torch.Tensor:
+               num_frames: int | None = None, seed: int = 0, progress: bool = False, eta: float = 0.0, gamma: float = 0.1,
+               langevin: float = 0.0, guidance_rescale: float = 0.0) -> torch.Tensor:
         """Generate (N, C, T, H, W) float32 in [0, 1] on the CPU.
 
         captions (N strings, or one for all `num`) or labels (N, digits) say what; without them the null condition is sampled.
-        steps, sampler ("ddim", "ancestral") and guidance_scale (g: 1 = as trained, more = closer to the caption, less varied)
+        steps, sampler ("ddim", "ancestral", "dpm++") and guidance_scale (g: 1 = as trained, more = closer to the caption, less varied)
         default to the recipe's. num_frames: another length than the training clips'. The noise of sample i depends on
-        (seed, i) alone: the same on every device and for every `num`.
+        (seed, i) alone: the same on every device and for every `num`. eta, gamma, langevin: see `sample_loop`; guidance_rescale: see
+        `guided_denoiser`.
         """
         if isinstance(captions, str):
             captions = [captions] * (num or 1)
@@ -104,8 +107,8 @@ class Model:
             rows = slice(start, min(start + chunk, num))
             generators = [generator(seed, i, 3) for i in range(rows.start, rows.stop)]
             z = randn_per_sample(shape, generators).to(self.device)
-            denoise = guided_denoiser(self._run, None if cond is None else cond[rows], scale, self.prediction)
-            for state in sample_loop(denoise, z, log_snrs, generators, sampler or self.recipe.sampler):
+            denoise = guided_denoiser(self._run, None if cond is None else cond[rows], scale, self.prediction, guidance_rescale)
+            for state in sample_loop(denoise, z, log_snrs, generators, sampler or self.recipe.sampler, eta, gamma, langevin):
                 bar.update()
             done.append(((state.z.clamp(-1, 1) + 1) / 2).float().cpu())
         bar.close()

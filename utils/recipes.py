@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 from .data import MNIST, MovingMNIST
+from .diffusion import PREDICTIONS
 from .runtime import BUDGETS
 from .schedule import CosineSchedule, LinearBetaSchedule, Schedule
 from .unet import UNetConfig
@@ -31,7 +33,7 @@ class Recipe:
 
     name: str
     kind: str  # "image" | "video"
-    prediction: str  # "eps" | "x" | "v"
+    prediction: str  # "eps" | "x" | "v" | "flow"
     schedule: Schedule
     net: UNetConfig
     sample_shape: tuple[int, int, int, int]
@@ -44,6 +46,13 @@ class Recipe:
     guidance_scale: float = 1.0
     sampler: str = "ddim"
     sampling_steps: int = 32
+
+    def __post_init__(self) -> None:
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}, not {self.prediction!r}.")
+        if self.prediction == "eps" and self.schedule.log_snr(1.0) == -math.inf:
+            raise ValueError("A schedule that ends in pure noise leaves a network with prediction='eps' nothing to infer the data from: "
+                             "use prediction 'v', 'x' or 'flow'.")
 
     def dataset(self, split: str = "train", seed: int = 0, device: torch.device | str = "cpu") -> MNIST | MovingMNIST:
         """The data that the recipe learns from."""

@@ -15,7 +15,7 @@ from .runtime import randn_per_sample
 from .schedule import alpha_sigma
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-SAMPLERS = ("ddim", "ancestral")
+SAMPLERS = ("ddim", "ancestral", "dpm++")
 
 
 @dataclass(frozen=True)
@@ -52,46 +52,88 @@ def ancestral_step(z: torch.Tensor, x_hat: torch.Tensor, log_snr_t: torch.Tensor
     """
     alpha_t, sigma_t = alpha_sigma(log_snr_t)
     alpha_s, sigma_s = alpha_sigma(log_snr_s)
-    ratio = torch.exp(log_snr_t - log_snr_s)
-    rest = -torch.expm1(log_snr_t - log_snr_s)  # 1 - ratio without cancellation
-    mean = _as(ratio * alpha_s / alpha_t, z) * z + _as(rest * alpha_s, z) * x_hat
+    rest = -torch.expm1(log_snr_t - log_snr_s)  # 1 - e^(lt - ls) without cancellation
+    keep = (alpha_t * sigma_s**2) / (alpha_s * sigma_t**2)  # e^(lt - ls) alpha_s / alpha_t, also where alpha_t is 0
+    mean = _as(keep, z) * z + _as(rest * alpha_s, z) * x_hat
     if noise is None:
         return mean
     return mean + _as((rest * sigma_s**2) ** ((1 - gamma) / 2) * (rest * sigma_t**2) ** (gamma / 2), z) * noise
 
 
+def dpm_solver_step(z: torch.Tensor, x_hat: torch.Tensor, log_snr_t: torch.Tensor, log_snr_s: torch.Tensor,
+                    x_hat_before: torch.Tensor | None = None, log_snr_before: torch.Tensor | None = None) -> torch.Tensor:
+    """From time t to an earlier s by DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2), in half log-SNR.
+
+    x_hat_before and log_snr_before: the estimate of the step before and where it was made; with them the step is of second order,
+    without them it is the first order's, which is DDIM's.
+    """
+    alpha_s, sigma_s = alpha_sigma(log_snr_s)
+    sigma_t = alpha_sigma(log_snr_t)[1]
+    step = (log_snr_s - log_snr_t) / 2
+    if x_hat_before is not None:
+        along = _as(step / (log_snr_t - log_snr_before), z)  # 1 / (2r) with r = the step before / this step
+        x_hat = x_hat + along * (x_hat - x_hat_before)  # the straight line through both, at the middle of this step
+    return _as(sigma_s / sigma_t, z) * z - _as(alpha_s * torch.expm1(-step), z) * x_hat
+
+
+def langevin_step(z: torch.Tensor, eps_hat: torch.Tensor, log_snr: torch.Tensor, noise: torch.Tensor, delta: float) -> torch.Tensor:
+    """One step of Langevin dynamics at a fixed noise level, z - delta/2 sigma eps_hat + sqrt(delta) sigma noise: the corrector of
+    *Video Diffusion Models* (section 2), where delta = 0.1. Scalar log_snr; eps_hat, noise in the shape of z."""
+    sigma = _as(alpha_sigma(log_snr)[1], z)
+    return z - delta / 2 * sigma * eps_hat + delta**0.5 * sigma * noise
+
+
 def sample_loop(denoise: Denoiser, z: torch.Tensor, log_snrs: torch.Tensor, generators: Sequence[torch.Generator] | None = None,
-                sampler: str = "ddim", eta: float = 0.0, gamma: float = 0.1, clip: bool = True) -> Iterator[SampleState]:
+                sampler: str = "ddim", eta: float = 0.0, gamma: float = 0.1, langevin: float = 0.0, clip: bool = True) -> Iterator[SampleState]:
     """Denoise z (B, ...) along log_snrs (steps + 1,), ascending, and yield a SampleState a step.
 
-    generators: one for each of the B samples, for samplers with noise (ancestral; DDIM with eta > 0). clip: keep x_hat in
-    [-1, 1]; the noise that it implies follows. The last step adds no noise. ValueError for an unknown sampler or
-    missing generators.
+    sampler: "ddim" (eta from 0, deterministic, to 1), "ancestral" (gamma from 0, the lower variance, to 1, the upper) or "dpm++"
+    (DPM-Solver++(2M), deterministic). langevin: delta of a Langevin corrector after each step, at the price of a second
+    network call; 0 is none. generators: one for each of the B samples, wherever noise is drawn. clip: keep x_hat in [-1, 1]; the noise
+    that it implies follows. The last step adds no noise and is of first order. ValueError for an unknown sampler, a number out of
+    its range or missing generators.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}.")
-    noisy = sampler == "ancestral" or eta > 0
-    if noisy and (generators is None or len(generators) != len(z)):
-        raise ValueError(f"The {sampler} sampler draws noise: pass one generator for each of the {len(z)} samples.")
-    steps = len(log_snrs) - 1
+    for name, value in (("eta", eta), ("gamma", gamma), ("langevin", langevin)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be from 0 to 1, not {value}.")
+    noisy = sampler == "ancestral" or sampler == "ddim" and eta > 0
+    if (noisy or langevin) and (generators is None or len(generators) != len(z)):
+        raise ValueError(f"The {sampler} sampler{' with a Langevin corrector' if langevin else ''} draws noise: "
+                         f"pass one generator for each of the {len(z)} samples.")
+
+    def estimate(z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
+        x_hat = denoise(z, log_snr.float().expand(len(z)).to(z.device))
+        return x_hat.clamp(-1, 1) if clip else x_hat
+
+    def draw() -> torch.Tensor:
+        return randn_per_sample(z.shape[1:], generators).to(z)
+
+    steps, before = len(log_snrs) - 1, (None, None)
     for step in range(steps):
-        log_snr_t, log_snr_s = log_snrs[step], log_snrs[step + 1]
-        x_hat = denoise(z, log_snr_t.float().expand(len(z)).to(z.device))
-        if clip:
-            x_hat = x_hat.clamp(-1, 1)
-        noise = randn_per_sample(z.shape[1:], generators).to(z) if noisy and step < steps - 1 else None
-        if sampler == "ancestral":
-            z = ancestral_step(z, x_hat, log_snr_t, log_snr_s, noise, gamma)
+        log_snr_t, log_snr_s, last = log_snrs[step], log_snrs[step + 1], step == steps - 1
+        x_hat = estimate(z, log_snr_t)
+        if sampler == "dpm++":
+            z = dpm_solver_step(z, x_hat, log_snr_t, log_snr_s, *((None, None) if last else before))
+            before = x_hat, log_snr_t
+        elif sampler == "ancestral":
+            z = ancestral_step(z, x_hat, log_snr_t, log_snr_s, None if last else draw(), gamma)
         else:
-            z = ddim_step(z, x_hat, log_snr_t, log_snr_s, noise, eta if noise is not None else 0.0)
+            z = ddim_step(z, x_hat, log_snr_t, log_snr_s, *((draw(), eta) if eta and not last else ()))
+        if langevin and not last:
+            eps_hat = to_eps(estimate(z, log_snr_s), z, log_snr_s.expand(len(z)))
+            z = langevin_step(z, eps_hat, log_snr_s, draw(), langevin)
         yield SampleState(step + 1, steps, z, x_hat)
 
 
-def guided_denoiser(net: Callable[..., torch.Tensor], cond: torch.Tensor | None, guidance_scale: float, prediction: str) -> Denoiser:
+def guided_denoiser(net: Callable[..., torch.Tensor], cond: torch.Tensor | None, guidance_scale: float, prediction: str,
+                    rescale: float = 0.0) -> Denoiser:
     """A denoiser with classifier-free guidance (arXiv 2207.12598): null + guidance_scale * (conditional - null).
 
     guidance_scale is g = 1 + w of the paper: 0 ignores the condition, 1 takes the conditional model as it is, more
-    exaggerates it. Both halves go through the network in one batch.
+    exaggerates it. Both halves go through the network in one batch. rescale (phi of arXiv 2305.08891, section 3.4; 0.7 there) brings
+    the guided output's standard deviation back towards the conditional one's, so that strong guidance does not over-expose.
     """
 
     def denoise(z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
@@ -99,7 +141,11 @@ def guided_denoiser(net: Callable[..., torch.Tensor], cond: torch.Tensor | None,
             return to_x(net(z, log_snr, cond), z, log_snr, prediction)
         both = net(torch.cat([z, z]), torch.cat([log_snr, log_snr]), torch.cat([cond, torch.zeros_like(cond)]))
         conditional, null = both.chunk(2)
-        return to_x(null + guidance_scale * (conditional - null), z, log_snr, prediction)
+        guided = null + guidance_scale * (conditional - null)
+        if rescale:
+            axes = tuple(range(1, z.dim()))
+            guided = guided * (1 - rescale + rescale * conditional.std(axes, keepdim=True) / guided.std(axes, keepdim=True))
+        return to_x(guided, z, log_snr, prediction)
 
     return denoise
 

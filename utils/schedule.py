@@ -45,8 +45,7 @@ class CosineSchedule:
 
     def sample_t(self, num: int, generator: torch.Generator) -> torch.Tensor:
         """(num,) float64 training times, uniform on [0, 1]; stratified, so that one batch covers all of them."""
-        offsets = torch.rand(num, generator=generator, dtype=torch.float64)
-        return ((torch.arange(num) + offsets) / num)[torch.randperm(num, generator=generator)]
+        return _stratified(num, generator)
 
     def times(self, steps: int) -> torch.Tensor:
         """(steps + 1,) float64 sampling times, uniform from 1 to 0."""
@@ -54,23 +53,56 @@ class CosineSchedule:
 
 
 @dataclass(frozen=True)
-class LinearBetaSchedule:
-    """The discrete DDPM schedule: `steps` values of beta, linear from first to last (DDPM, section 4).
+class FlowSchedule:
+    """Rectified flow's straight line from data to noise, (1 - t) x + t eps (arXiv 2209.03003), as a log-SNR: 2 log((1 - t) / t).
 
-    Step i = 1..steps is time t = i / steps; t = 0 is the data, with log-SNR +inf.
+    Divided by sqrt((1 - t)^2 + t^2) it is the z of every other schedule, so it needs a network with prediction="flow" and no sampler
+    of its own: an Euler step on the line is a DDIM step. density: how training times are drawn, "uniform" or "logit-normal"
+    (mean 0, deviation 1; arXiv 2403.03206, section 3.1), which spends more of them in the middle.
     """
 
-    steps: int = 1000
-    first: float = 1e-4
-    last: float = 0.02
+    density: str = "uniform"
+
+    def __post_init__(self) -> None:
+        if self.density not in ("uniform", "logit-normal"):
+            raise ValueError(f"density must be uniform or logit-normal, not {self.density!r}.")
+
+    def log_snr(self, t: torch.Tensor | float) -> torch.Tensor:
+        """t in [0, 1], any shape -> log-SNR, float64, same shape; +inf at 0, -inf at 1."""
+        return -2 * torch.logit(_checked(t))
+
+    def sample_t(self, num: int, generator: torch.Generator) -> torch.Tensor:
+        """(num,) float64 training times."""
+        if self.density == "logit-normal":
+            return torch.randn(num, generator=generator, dtype=torch.float64).sigmoid()
+        return _stratified(num, generator)
+
+    def times(self, steps: int) -> torch.Tensor:
+        """(steps + 1,) float64 sampling times, uniform from 1 to 0."""
+        return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+
+
+class DiscreteSchedule:
+    """A schedule of `steps` values of beta: step i = 1..steps is time t = i / steps, and t = 0 is the data, with log-SNR +inf.
+
+    zero_terminal_snr: shift and scale sqrt(abar) so that the last step is pure noise, log-SNR -inf, and step 1 stays as it is
+    (arXiv 2305.08891, algorithm 1). A network that predicts eps has nothing to predict there: use x, v or flow.
+    """
+
+    steps: int
+    zero_terminal_snr: bool
 
     def betas(self) -> torch.Tensor:
-        """(steps,) float64: beta_1 .. beta_steps."""
-        return torch.linspace(self.first, self.last, self.steps, dtype=torch.float64)
+        """(steps,) float64: beta_1 .. beta_steps, before any change by zero_terminal_snr."""
+        raise NotImplementedError
 
     def alphas_cumprod(self) -> torch.Tensor:
         """(steps + 1,) float64: abar_0 = 1, abar_1, .. abar_steps. Index i is step i: there is no off-by-one to make."""
-        return torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - self.betas(), 0)])
+        abar = torch.cumprod(1 - self.betas(), 0)
+        if self.zero_terminal_snr:
+            root = abar.sqrt()
+            abar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+        return torch.cat([torch.ones(1, dtype=torch.float64), abar])
 
     def log_snr(self, t: torch.Tensor | float) -> torch.Tensor:
         """t in [0, 1], any shape, rounded to a step -> log-SNR, float64, same shape."""
@@ -82,13 +114,50 @@ class LinearBetaSchedule:
         return torch.randint(1, self.steps + 1, (num,), generator=generator).double() / self.steps
 
     def times(self, steps: int) -> torch.Tensor:
-        """(steps + 1,) float64 sampling times from 1 to 0, evenly spread over the discrete steps.
+        """(steps + 1,) float64 sampling times from 1 to 0, evenly spread over the discrete steps, the last one included ("trailing").
 
         Raises ValueError for more steps than the schedule has.
         """
         if steps > self.steps:
             raise ValueError(f"This schedule has {self.steps} steps; {steps} were asked for.")
         return torch.round(torch.linspace(self.steps, 0, steps + 1, dtype=torch.float64)) / self.steps
+
+
+@dataclass(frozen=True)
+class LinearBetaSchedule(DiscreteSchedule):
+    """The DDPM schedule: beta linear from first to last (DDPM, section 4)."""
+
+    steps: int = 1000
+    first: float = 1e-4
+    last: float = 0.02
+    zero_terminal_snr: bool = False
+
+    def betas(self) -> torch.Tensor:
+        """(steps,) float64: beta_1 .. beta_steps."""
+        return torch.linspace(self.first, self.last, self.steps, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class CosineBetaSchedule(DiscreteSchedule):
+    """The schedule of *Improved DDPM* (arXiv 2102.09672, equation 17): abar_t = f(t) / f(0) with f = cos^2((t + offset) / (1 + offset) pi / 2),
+    each beta at most `largest`."""
+
+    steps: int = 1000
+    offset: float = 0.008
+    largest: float = 0.999
+    zero_terminal_snr: bool = False
+
+    def betas(self) -> torch.Tensor:
+        """(steps,) float64: beta_1 .. beta_steps."""
+        t = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps
+        f = torch.cos((t + self.offset) / (1 + self.offset) * math.pi / 2) ** 2
+        return (1 - f[1:] / f[:-1]).clamp(max=self.largest)
+
+
+def _stratified(num: int, generator: torch.Generator) -> torch.Tensor:
+    """(num,) float64, each uniform on [0, 1], one in every interval of length 1 / num, so that one batch covers all times."""
+    offsets = torch.rand(num, generator=generator, dtype=torch.float64)
+    return ((torch.arange(num) + offsets) / num)[torch.randperm(num, generator=generator)]
 
 
 def _checked(t: torch.Tensor | float) -> torch.Tensor:
@@ -98,4 +167,4 @@ def _checked(t: torch.Tensor | float) -> torch.Tensor:
     return t
 
 
-Schedule = CosineSchedule | LinearBetaSchedule
+Schedule = CosineSchedule | FlowSchedule | LinearBetaSchedule | CosineBetaSchedule

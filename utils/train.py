@@ -31,7 +31,7 @@ from .captions import tokenize
 from .cost import measure
 from .diffusion import loss_per_sample, q_sample
 from .pretrained import CHECKPOINTS, Model, provenance, save_weights
-from .recipes import Budget, Recipe, recipe as get_recipe
+from .recipes import RECIPES, Budget, Recipe, recipe as get_recipe
 from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device
 from .unet import UNet
 
@@ -239,7 +239,7 @@ def loss_band(history: list[float], points: int = 100) -> list[list[float]]:
 def main(argv: list[str] | None = None) -> int:
     """Train a recipe from the command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m utils.train", description="Train a model of the series.")
-    parser.add_argument("recipe", help="mnist-ddpm, vdm-text")
+    parser.add_argument("recipe", help=", ".join(RECIPES))
     parser.add_argument("--budget", choices=BUDGETS, help="how long to train (default: LESSON_BUDGET, else by the device)")
     parser.add_argument("--steps", type=int, help="optimizer steps, instead of the budget's")
     parser.add_argument("--batch-size", type=int, help="samples a step, instead of the budget's")
