@@ -163,16 +163,51 @@ def kernel_distance(x: torch.Tensor, y: torch.Tensor) -> float:
     (x.y / D + 1)^3 of the kernel inception distance (arXiv 1801.01401). About 0, of either sign, for two draws of one distribution."""
     if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ValueError(f"Expected features (N, D) and (M, D) with N, M > 1; got {tuple(x.shape)} and {tuple(y.shape)}.")
-    x, y = x.double(), y.double()
+    return float(_kernel_distances(x, y, torch.ones(1, len(x)), torch.ones(1, len(y))))
+
+
+def kernel_distance_gap(x: torch.Tensor, other: torch.Tensor, reference: torch.Tensor, resamples: int = 1000, seed: int = 0) -> dict[str, float]:
+    """How much further from `reference` (M, D) the features x (N, D) are than those of `other` (N, D): the difference of the two kernel
+    distances as "gap" with a 95% bootstrap interval "gap_low" to "gap_high". Row i of x and of other come from the same seed and are
+    drawn together, and so are the references, which takes most of the spread out of the difference.
+    """
+    if x.shape != other.shape:
+        raise ValueError(f"Paired features have one shape; got {tuple(x.shape)} and {tuple(other.shape)}.")
+    g = generator(seed)
+
+    def times_drawn(num: int) -> torch.Tensor:
+        drawn = torch.randint(num, (resamples, num), generator=g)
+        return torch.zeros(resamples, num).scatter_add_(1, drawn, torch.ones(resamples, num))
+
+    rows, references = times_drawn(len(x)), times_drawn(len(reference))
+    gaps = _kernel_distances(x, reference, rows, references) - _kernel_distances(other, reference, rows, references)
+    low, high = gaps.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return {"gap": kernel_distance(x, reference) - kernel_distance(other, reference), "gap_low": low, "gap_high": high}
+
+
+def _kernel_distances(x: torch.Tensor, y: torch.Tensor, x_times: torch.Tensor, y_times: torch.Tensor) -> torch.Tensor:
+    """(R,) float64: unbiased kernel distances of x (N, D) and y (M, D), row i of x taken x_times[r, i] times, of y y_times[r, j] times.
+    No row is ever paired with itself."""
+    x, y, x_times, y_times = x.double(), y.double(), x_times.double(), y_times.double()
 
     def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return (a @ b.T / a.shape[1] + 1) ** 3
 
-    def within(a: torch.Tensor) -> torch.Tensor:
-        k = kernel(a, a)
-        return (k.sum() - k.diagonal().sum()) / (len(a) * (len(a) - 1))
+    def within(a: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+        pairs = times.sum(1) ** 2 - times.square().sum(1)
+        return (((times @ kernel(a, a).fill_diagonal_(0)) * times).sum(1)) / pairs
 
-    return float(within(x) + within(y) - 2 * kernel(x, y).mean())
+    between = ((x_times @ kernel(x, y)) * y_times).sum(1) / (x_times.sum(1) * y_times.sum(1))
+    return within(x, x_times) + within(y, y_times) - 2 * between
+
+
+def variety(features: torch.Tensor, labels: torch.Tensor) -> float:
+    """Mean variance of features (N, D) within the classes that labels (N,) name, summed over D: how much samples of one class differ.
+    Means something beside the same number of real samples with the same labels."""
+    parts = [features[labels == label].double() for label in labels.unique()]
+    if min(len(part) for part in parts) < 2:
+        raise ValueError("variety needs at least two samples of every class.")
+    return float(sum(part.var(0).sum() * len(part) for part in parts) / len(features))
 
 
 def check_clips(clips: torch.Tensor) -> None:
@@ -182,6 +217,11 @@ def check_clips(clips: torch.Tensor) -> None:
     if clips.min() < -1e-4 or clips.max() > 1 + 1e-4:
         raise ValueError(f"Clips are in [0, 1]; got values from {clips.min():.3g} to {clips.max():.3g}. "
                          "A dataset's video is in [-1, 1]: pass (video + 1) / 2.")
+
+
+def named(images: torch.Tensor, labels: torch.Tensor) -> dict[str, float | int]:
+    """How many images (N, 1, 1, 28, 28) in [0, 1] the classifier reads as their labels (N,): "digits" with n and a 95% interval (Wilson)."""
+    return _share("digits", (classify(images).argmax(1) == labels.cpu()).tolist())
 
 
 def obeyed(clips: torch.Tensor, captions: Sequence[str]) -> dict[str, float | int]:

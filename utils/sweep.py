@@ -1,0 +1,124 @@
+"""The curves of lessons 02 and 03: quality against denoising steps for each sampler, and against the guidance scale.
+
+    python -m utils.sweep steps mnist-guided        # assets/results/mnist-guided-steps.json
+    python -m utils.sweep guidance mnist-guided     # assets/results/mnist-guided-guidance.json
+
+Every row is measured on the same seeds and the same labels, so rows can be compared pair by pair; real digits and noise stand beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from .data import MNIST, Batch
+from .evaluate import RESULTS
+from .metrics import digit_features, kernel_distance, kernel_distance_gap, named, variety
+from .pretrained import Model, load_pretrained
+from .runtime import device_name, generator
+from .samplers import SAMPLERS
+
+STEPS = (4, 8, 16, 32, 64, 128, 256, 1000)
+SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+FEW, MANY = 32, 1000  # the two numbers of steps that are compared pair by pair
+
+
+class Sweep:
+    """Measures sets of images against the same `num` real test digits, and keeps the rows in one JSON file."""
+
+    def __init__(self, model: Model, num: int, seed: int, path: Path) -> None:
+        self.model, self.num, self.seed, self.path = model, num, seed, path
+        self.reference = digit_features(self._real(1).video)
+        held_out = self._real(2)
+        self.labels = held_out.labels[:, 0]
+        self.held_out = held_out.video
+
+    def _real(self, stream: int) -> Batch:
+        batch = MNIST("test", seed=self.seed + stream).sample(self.num)
+        return replace(batch, video=(batch.video + 1) / 2)
+
+    def measure(self, images: torch.Tensor) -> dict:
+        """The numbers of images (num, 1, 1, 28, 28) in [0, 1]: kernel distance to real digits and, of a model that takes captions, how many
+        read as the digit asked for, and their variety as a share of real digits'."""
+        features = digit_features(images)
+        row = {"kernel_distance": round(kernel_distance(features, self.reference), 5)}
+        if self.model.recipe.captions:
+            row["variety"] = round(variety(features, self.labels) / variety(digit_features(self.held_out), self.labels), 4)
+            row.update({key: round(value, 4) for key, value in named(images, self.labels).items()})
+        return row
+
+    def sample(self, **options) -> tuple[torch.Tensor, float]:
+        """Images of the model for the labels (for none, where it takes none), and the seconds they took."""
+        start = time.monotonic()
+        asked = {"labels": self.labels} if self.model.recipe.captions else {"num": self.num}
+        return self.model.sample(**asked, seed=self.seed, progress=True, **options), time.monotonic() - start
+
+    def write(self, rows: dict[str, dict]) -> None:
+        """Put rows into the file, beside those that it has."""
+        known = json.loads(self.path.read_text())["rows"] if self.path.exists() else {}
+        head = {"model": self.model.name, "n": self.num, "seed": self.seed, "device": device_name(self.model.device),
+                "precision": "float32" if self.model.dtype is None else str(self.model.dtype).removeprefix("torch."), "trained": self.model.provenance}
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps({**head, "rows": {**known, **rows}}, indent=1) + "\n")
+        for name, row in rows.items():
+            print(name, row, flush=True)
+
+    def controls(self) -> None:
+        """The rows of real digits and of noise."""
+        self.write({"real held-out (floor)": self.measure(self.held_out),
+                    "control: noise": self.measure(torch.rand(self.held_out.shape, generator=generator(self.seed, 4)))})
+
+
+def steps(sweep: Sweep, samplers: list[str]) -> None:
+    """A row for every sampler and number of steps, guidance 1; for FEW steps also the paired gap to MANY."""
+    for sampler in samplers:
+        kept = {}
+        for count in STEPS:
+            images, seconds = sweep.sample(sampler=sampler, steps=count, guidance_scale=1.0)
+            row = {"sampler": sampler, "steps": count, **sweep.measure(images), "seconds": round(seconds, 1)}
+            if count in (FEW, MANY):
+                kept[count] = images
+            if count == MANY:
+                gap = kernel_distance_gap(digit_features(kept[FEW]), digit_features(images), sweep.reference)
+                row[f"gap_of_{FEW}_steps"] = {**{key: round(value, 5) for key, value in gap.items()},
+                                              "pixel_rmse": round(float((kept[FEW] - images).square().mean().sqrt()), 4)}
+            sweep.write({f"{sampler} {count}": row})
+
+
+def guidance(sweep: Sweep) -> None:
+    """A row for every guidance scale, with the recipe's sampler and steps; the strongest once more with guidance rescale."""
+    for scale, rescale in [*((scale, 0.0) for scale in SCALES), (SCALES[-1], 0.7)]:
+        images, seconds = sweep.sample(guidance_scale=scale, guidance_rescale=rescale)
+        name = f"guidance {scale:g}" + (f", rescale {rescale:g}" if rescale else "")
+        sweep.write({name: {"guidance_scale": scale, "rescale": rescale, **sweep.measure(images), "seconds": round(seconds, 1)}})
+
+
+def main() -> None:
+    """Measure one of the two curves for a shipped image model."""
+    parser = argparse.ArgumentParser(prog="python -m utils.sweep", description="Quality against denoising steps, or against the guidance scale.")
+    parser.add_argument("what", choices=("steps", "guidance"))
+    parser.add_argument("model", nargs="?", default="mnist-guided")
+    parser.add_argument("--num", type=int, default=512)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
+    parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
+    parser.add_argument("--device")
+    a = parser.parse_args()
+    model = load_pretrained(a.model, a.device, amp=a.amp)
+    if model.kind != "image" or a.what == "guidance" and model.recipe.captions is None:
+        parser.error(f"{a.model} is not an image model{' with captions' if a.what == 'guidance' else ''}")
+    sweep = Sweep(model, a.num, a.seed, RESULTS / f"{a.model}-{a.what}.json")
+    sweep.controls()
+    if a.what == "steps":
+        steps(sweep, a.samplers)
+    else:
+        guidance(sweep)
+
+
+if __name__ == "__main__":
+    main()
