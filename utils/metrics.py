@@ -169,7 +169,8 @@ def kernel_distance(x: torch.Tensor, y: torch.Tensor) -> float:
 def kernel_distance_gap(x: torch.Tensor, other: torch.Tensor, reference: torch.Tensor, resamples: int = 1000, seed: int = 0) -> dict[str, float]:
     """How much further from `reference` (M, D) the features x (N, D) are than those of `other` (N, D): the difference of the two kernel
     distances as "gap" with a 95% bootstrap interval "gap_low" to "gap_high". Row i of x and of other come from the same seed and are
-    drawn together, and so are the references, which takes most of the spread out of the difference.
+    drawn together, and so are the references, which takes most of the spread out of the difference. The interval is too wide, not too narrow,
+    where both sets are as near to the reference as real data would be.
     """
     if x.shape != other.shape:
         raise ValueError(f"Paired features have one shape; got {tuple(x.shape)} and {tuple(other.shape)}.")

@@ -7,18 +7,25 @@ needed, so the rest of `utils` works without them.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from einops import rearrange
+from tqdm import tqdm
+
+from .recipes import RECIPES
+from .runtime import ASSETS, device_name, outputs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .pretrained import Model
+    from .train import Trainer
 
 BLUE, ORANGE, GREY = "#2a78b8", "#d5731f", "#8a8a8a"  # told apart without colour vision; lines differ in style too
 
@@ -59,6 +66,25 @@ def image_grid(images: torch.Tensor, columns: int = 10, titles: Sequence[str] | 
             ax.set_title(titles[i] if titles else "", fontsize=8, pad=2)
         else:
             ax.axis("off")
+    figure.suptitle(title or None, fontsize=11)
+    plt.close(figure)
+    return figure
+
+
+def image_rows(rows: dict[str, torch.Tensor], columns: Sequence[str] | None = None, title: str = "") -> Figure:
+    """Named rows of images, each (N, 1, 1, H, W) in [0, 1], under each other; `columns` names the N images of a row."""
+    import matplotlib.pyplot as plt
+
+    pictures = torch.stack([_clips(images)[:, 0, 0] for images in rows.values()]).numpy()
+    count, width = pictures.shape[:2]
+    figure, axes = plt.subplots(count, width, figsize=(0.85 * width + 1.5, 0.85 * count + (0.35 if title else 0) + (0.2 if columns else 0)), squeeze=False,
+                                layout="constrained")
+    for i, name in enumerate(rows):
+        for k in range(width):
+            _picture(axes[i, k], pictures[i, k])
+        _label(axes[i, 0], name)
+    for ax, text in zip(axes[0], columns or ()):
+        ax.set_title(text, fontsize=8, pad=2)
     figure.suptitle(title or None, fontsize=11)
     plt.close(figure)
     return figure
@@ -184,6 +210,32 @@ class TrainingBoard:
     def update(self, history: Sequence[float], samples: torch.Tensor | None = None) -> None:
         """Redraw with the losses so far and, if given, samples (N, 1, T, H, W) in [0, 1]."""
         self.handle.update(loss_figure(history, self.band, samples, f"{self.title}: step {len(history)} of {self.steps}", self.steps))
+
+
+def train_live(trainer: Trainer, name: str, samples: Callable[[Model], torch.Tensor], updates: int = 4, save_every: float = 30.0) -> None:
+    """Train to the end in a notebook: progress bar, and a board with the loss over the band of an earlier run of this length, and samples.
+
+    A lost session costs at most `save_every` seconds: the run goes on from its checkpoint NAME.pt in the outputs folder, which goes when
+    it is done. samples: what to show of the model so far, (N, C, T, H, W) in [0, 1], `updates` times. A run of another recipe or length than
+    one recorded (`python -m utils.train --record`) has no band.
+    """
+    checkpoint, recipe = outputs() / f"{name}.pt", trainer.recipe
+    if checkpoint.exists():
+        trainer.load(checkpoint)
+    recorded, band = ASSETS / "results" / f"{recipe.name}-loss.json", None
+    if recorded.exists() and recipe == RECIPES[recipe.name]:
+        runs = json.loads(recorded.read_text()).items()
+        band = next((run["loss"] for budget, run in runs if recipe.budgets[budget] == trainer.budget), None)
+    board = TrainingBoard(trainer.steps, band, title=name)
+    saved = time.monotonic()
+    for progress in tqdm(trainer.run(), total=trainer.steps, initial=trainer.step, desc="training"):
+        if progress.step % max(1, trainer.steps // updates) == 0:
+            board.update(trainer.history, samples(trainer.model()))
+        if time.monotonic() - saved > save_every:
+            trainer.save(checkpoint)
+            saved = time.monotonic()
+    checkpoint.unlink(missing_ok=True)
+    print(f"trained {trainer.step} steps of {trainer.budget.batch_size} in {trainer.trained_seconds:.0f} s on {device_name(trainer.device)}")
 
 
 def caption_box(model: Model, default: str = "3 moving left and 7 moving up right", steps: int = 32):

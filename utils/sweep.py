@@ -23,9 +23,9 @@ from .pretrained import Model, load_pretrained
 from .runtime import device_name, generator
 from .samplers import SAMPLERS
 
-STEPS = (4, 8, 16, 32, 64, 128, 256, 1000)
-SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+STEPS = {"ddim": (4, 8, 16, 32, 64, 128, 256, 1000), "dpm++": (4, 8, 16, 32, 64, 128), "ancestral": (4, 8, 16, 32, 64, 128, 256, 1000)}
 FEW, MANY = 32, 1000  # the two numbers of steps that are compared pair by pair
+SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
 class Sweep:
@@ -58,36 +58,47 @@ class Sweep:
         asked = {"labels": self.labels} if self.model.recipe.captions else {"num": self.num}
         return self.model.sample(**asked, seed=self.seed, progress=True, **options), time.monotonic() - start
 
-    def write(self, rows: dict[str, dict]) -> None:
-        """Put rows into the file, beside those that it has."""
-        known = json.loads(self.path.read_text())["rows"] if self.path.exists() else {}
+    def rows(self) -> dict[str, dict]:
+        """The rows that are in the file already, if they were measured on the same weights, seed and number of images."""
+        known = json.loads(self.path.read_text()) if self.path.exists() else {}
+        same = all(known.get(key) == value for key, value in (("n", self.num), ("seed", self.seed), ("trained", self.model.provenance)))
+        return known["rows"] if same else {}
+
+    def write(self, name: str, row: dict) -> None:
+        """Put a row into the file, beside those that it has."""
         head = {"model": self.model.name, "n": self.num, "seed": self.seed, "device": device_name(self.model.device),
                 "precision": "float32" if self.model.dtype is None else str(self.model.dtype).removeprefix("torch."), "trained": self.model.provenance}
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps({**head, "rows": {**known, **rows}}, indent=1) + "\n")
-        for name, row in rows.items():
-            print(name, row, flush=True)
+        self.path.write_text(json.dumps({**head, "rows": {**self.rows(), name: row}}, indent=1) + "\n")
+        print(name, row, flush=True)
 
     def controls(self) -> None:
         """The rows of real digits and of noise."""
-        self.write({"real held-out (floor)": self.measure(self.held_out),
-                    "control: noise": self.measure(torch.rand(self.held_out.shape, generator=generator(self.seed, 4)))})
+        self.write("real held-out (floor)", self.measure(self.held_out))
+        self.write("control: noise", self.measure(torch.rand(self.held_out.shape, generator=generator(self.seed, 4))))
 
 
 def steps(sweep: Sweep, samplers: list[str]) -> None:
-    """A row for every sampler and number of steps, guidance 1; for FEW steps also the paired gap to MANY."""
-    for sampler in samplers:
+    """A row for every sampler and number of steps, guidance 1. The row of FEW steps has the paired gap to MANY steps: of ancestral sampling for
+    itself, of DDIM for the two deterministic samplers, which solve the same equation from the same noise. Rows that are there already are kept.
+    """
+    for family in (["ddim", "dpm++"], ["ancestral"]):
         kept = {}
-        for count in STEPS:
-            images, seconds = sweep.sample(sampler=sampler, steps=count, guidance_scale=1.0)
-            row = {"sampler": sampler, "steps": count, **sweep.measure(images), "seconds": round(seconds, 1)}
-            if count in (FEW, MANY):
-                kept[count] = images
-            if count == MANY:
-                gap = kernel_distance_gap(digit_features(kept[FEW]), digit_features(images), sweep.reference)
-                row[f"gap_of_{FEW}_steps"] = {**{key: round(value, 5) for key, value in gap.items()},
-                                              "pixel_rmse": round(float((kept[FEW] - images).square().mean().sqrt()), 4)}
-            sweep.write({f"{sampler} {count}": row})
+        for sampler in (name for name in family if name in samplers):
+            for count in STEPS[sampler]:
+                name = f"{sampler} {count}"
+                if name in sweep.rows() and count not in (FEW, MANY):
+                    continue
+                images, seconds = sweep.sample(sampler=sampler, steps=count, guidance_scale=1.0)
+                if count in (FEW, MANY):
+                    kept[name] = images
+                sweep.write(name, {"sampler": sampler, "steps": count, **sweep.measure(images), "seconds": round(seconds, 1)})
+        if f"{family[0]} {MANY}" in kept:
+            many = kept.pop(f"{family[0]} {MANY}")
+            for name, images in kept.items():
+                gap = kernel_distance_gap(digit_features(images), digit_features(many), sweep.reference)
+                sweep.write(name, {**sweep.rows()[name], f"to_{MANY}_steps": {**{key: round(value, 5) for key, value in gap.items()},
+                                                                              "pixel_rmse": round(float((images - many).square().mean().sqrt()), 4)}})
 
 
 def guidance(sweep: Sweep) -> None:
@@ -95,7 +106,7 @@ def guidance(sweep: Sweep) -> None:
     for scale, rescale in [*((scale, 0.0) for scale in SCALES), (SCALES[-1], 0.7)]:
         images, seconds = sweep.sample(guidance_scale=scale, guidance_rescale=rescale)
         name = f"guidance {scale:g}" + (f", rescale {rescale:g}" if rescale else "")
-        sweep.write({name: {"guidance_scale": scale, "rescale": rescale, **sweep.measure(images), "seconds": round(seconds, 1)}})
+        sweep.write(name, {"guidance_scale": scale, "rescale": rescale, **sweep.measure(images), "seconds": round(seconds, 1)})
 
 
 def main() -> None:

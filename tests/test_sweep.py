@@ -1,0 +1,92 @@
+"""The sweeps of lessons 02 and 03: rows with floor and control, pairs compared, rows kept; the kernel distance's bootstrap and the variety."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from utils import sweep
+from utils.metrics import kernel_distance, kernel_distance_gap, variety
+from utils.pretrained import Model
+from utils.recipes import MNIST_GUIDED
+from utils.runtime import generator
+from utils.unet import UNet, randomize
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "STEPS", {"ddim": (1, 2, 3), "dpm++": (1, 2), "ancestral": (2, 3)})
+    monkeypatch.setattr(sweep, "FEW", 2)
+    monkeypatch.setattr(sweep, "MANY", 3)
+    monkeypatch.setattr(sweep, "SCALES", (1.0, 3.0))
+    recipe = replace(MNIST_GUIDED, net=replace(MNIST_GUIDED.net, channels=(8, 8, 8), head_dim=8, text_width=16), sampling_steps=2)
+    return sweep.Sweep(Model(recipe, randomize(UNet(recipe.net)), {"steps": 1}, device="cpu"), 64, 0, tmp_path / "sweep.json")
+
+
+def test_steps(small):
+    small.controls()
+    sweep.steps(small, ["ddim", "dpm++", "ancestral"])
+    result = json.loads(small.path.read_text())
+    rows = result["rows"]
+    assert {"model", "n", "seed", "device", "precision", "trained"} <= set(result) and result["n"] == 64
+    assert set(rows) == {"real held-out (floor)", "control: noise", "ddim 1", "ddim 2", "ddim 3", "dpm++ 1", "dpm++ 2", "ancestral 2", "ancestral 3"}
+    assert rows["real held-out (floor)"]["kernel_distance"] < 0.1 < rows["control: noise"]["kernel_distance"]
+    assert rows["real held-out (floor)"]["digits"] > 0.95 > 0.3 > rows["control: noise"]["digits"] and rows["real held-out (floor)"]["variety"] == 1
+    for name in ("ddim 2", "dpm++ 2", "ancestral 2"):
+        gap = rows[name]["to_3_steps"]
+        assert gap["gap_low"] <= gap["gap"] <= gap["gap_high"] and gap["pixel_rmse"] > 0
+        assert gap["gap"] == pytest.approx(rows[name]["kernel_distance"] - rows[f"{name.split()[0].replace('dpm++', 'ddim')} 3"]["kernel_distance"], abs=3e-5)
+    before = small.path.stat().st_mtime_ns
+    assert small.rows() == rows
+    small.model.provenance = {"steps": 2}
+    assert small.rows() == {} and small.path.stat().st_mtime_ns == before  # other weights: measured anew
+
+
+def test_guidance(small):
+    sweep.guidance(small)
+    rows = small.rows()
+    assert set(rows) == {"guidance 1", "guidance 3", "guidance 3, rescale 0.7"}
+    assert rows["guidance 3"] != rows["guidance 1"] and all(0 <= row["digits"] <= 1 and row["variety"] > 0 for row in rows.values())
+
+
+def test_bootstrap_of_paired_kernel_distances():
+    g = generator(0)
+    reference, x, noise = torch.randn(300, 6, generator=g), torch.randn(300, 6, generator=g), torch.randn(300, 6, generator=g)
+    same = kernel_distance_gap(x, x, reference)
+    assert same == {"gap": 0, "gap_low": 0, "gap_high": 0}
+    near, far = kernel_distance_gap(x + 0.05 * noise, x, reference), kernel_distance_gap(x + 0.5, x, reference)
+    assert near["gap_low"] < 0 < near["gap_high"] and 0 < far["gap_low"] < far["gap"] < far["gap_high"]
+    assert far["gap"] == pytest.approx(kernel_distance(x + 0.5, reference) - kernel_distance(x, reference))
+    unpaired = kernel_distance_gap(torch.randn(300, 6, generator=g), x, reference)
+    assert near["gap_high"] - near["gap_low"] < 0.5 * (unpaired["gap_high"] - unpaired["gap_low"])  # what pairing is for
+    with pytest.raises(ValueError, match="one shape"):
+        kernel_distance_gap(x[:10], x, reference)
+
+
+@pytest.mark.parametrize(("away", "narrowest", "widest"), [(0.5, 0.6, 1.6), (0.0, 0.8, 3.0)])
+def test_bootstrap_interval_has_the_size_of_the_spread_over_fresh_draws(away, narrowest, widest):
+    """Away from the reference it is the right size; at the reference, where the statistic is degenerate, it may only be too wide."""
+    g = generator(1)
+    draw = lambda: torch.randn(200, 4, generator=g)
+    gaps = [kernel_distance_gap(draw() + away, draw() + away, draw(), resamples=300) for _ in range(40)]
+    spread = float(torch.tensor([gap["gap"] for gap in gaps]).std())
+    width = float(torch.tensor([gap["gap_high"] - gap["gap_low"] for gap in gaps]).mean()) / (2 * 1.96)
+    assert narrowest < width / spread < widest
+    assert sum(gap["gap_low"] <= 0 <= gap["gap_high"] for gap in gaps) >= 34
+
+
+def test_kernel_distance_against_a_plain_loop():
+    x, y = torch.randn(5, 3, dtype=torch.float64, generator=generator(2)), torch.randn(4, 3, dtype=torch.float64, generator=generator(3))
+    k = lambda a, b: (float(a @ b) / 3 + 1) ** 3
+    within = lambda a: sum(k(a[i], a[j]) for i in range(len(a)) for j in range(len(a)) if i != j) / (len(a) * (len(a) - 1))
+    between = sum(k(a, b) for a in x for b in y) / (len(x) * len(y))
+    assert kernel_distance(x, y) == pytest.approx(within(x) + within(y) - 2 * between, rel=1e-12)
+
+
+def test_variety_is_the_variance_within_classes():
+    labels = torch.arange(4000) % 2
+    features = 10 * labels[:, None] + torch.randn(4000, 3, generator=generator(4)) * torch.tensor([1.0, 2.0, 0.0])
+    assert variety(features, labels) == pytest.approx(5, rel=0.1)
+    with pytest.raises(ValueError, match="two samples"):
+        variety(features[:3], torch.tensor([0, 0, 1]))
