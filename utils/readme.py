@@ -13,7 +13,7 @@ import re
 import torch
 
 from . import show
-from .pretrained import load_pretrained
+from .pretrained import Model, load_pretrained
 from .runtime import ASSETS, ROOT, generator, randn_per_sample
 from .samplers import guided_denoiser, sample_loop
 
@@ -22,19 +22,36 @@ GALLERY = ("3 and 7", "1 moving up and 0 moving down", "4 moving left and 8 movi
            "9 and 6", "0 moving up left and 1 moving right", "6 moving down and 3 moving up", "7 moving down right and 4 moving left")
 
 
+def film(model: Model, num: int, steps: int, every: int, sampler: str, seed: int, labels: torch.Tensor | None = None) -> torch.Tensor:
+    """`num` images on their way out of noise, (num, 1, frames, H, W) in [0, 1]: the noise, then every k-th step, then a rest on the result."""
+    generators = [generator(seed, i, 3) for i in range(num)]
+    z = randn_per_sample(model.sample_shape, generators)
+    cond = None if labels is None else model.encode(labels=labels)
+    frames, schedule = [z], model.recipe.schedule
+    with torch.no_grad():
+        for state in sample_loop(guided_denoiser(model.net, cond, 1.0, model.prediction), z, schedule.log_snr(schedule.times(steps)), generators, sampler):
+            if state.step % every == 0:
+                frames.append(state.z)
+    return (torch.cat(frames + [frames[-1]] * 8, dim=2).clamp(-1, 1) + 1) / 2
+
+
 def denoising_gif() -> None:
     """assets/figures/01_denoising.gif: twelve digits coming out of noise (ancestral sampling, 100 steps)."""
-    model = load_pretrained("mnist-ddpm", device="cpu")
-    generators = [generator(1, i, 3) for i in range(12)]
-    schedule = model.recipe.schedule
-    z = randn_per_sample(model.sample_shape, generators)
-    film = [z]
-    with torch.no_grad():
-        for state in sample_loop(guided_denoiser(model.net, None, 1.0, model.prediction), z, schedule.log_snr(schedule.times(100)), generators, "ancestral"):
-            if state.step % 5 == 0:
-                film.append(state.z)
-    film += [film[-1]] * 8  # rest on the result
-    show.gif((torch.cat(film, dim=2).clamp(-1, 1) + 1) / 2, FIGURES / "01_denoising.gif", columns=6, scale=2)
+    show.gif(film(load_pretrained("mnist-ddpm", device="cpu"), 12, 100, 5, "ancestral", seed=1), FIGURES / "01_denoising.gif", columns=6, scale=2)
+
+
+def fast_samplers_gif() -> None:
+    """assets/figures/02_fast_samplers.gif: a row of digits for each sampler, sixteen steps from the same noise."""
+    model, labels = load_pretrained("mnist-guided", device="cpu"), torch.arange(10)
+    rows = [film(model, 10, 16, 1, sampler, 2, labels) for sampler in ("ancestral", "ddim", "dpm++")]
+    show.gif(torch.cat(rows), FIGURES / "02_fast_samplers.gif", columns=10, scale=2, fps=4)
+
+
+def guidance_gif() -> None:
+    """assets/figures/03_guidance.gif: two rows of the digits 0 to 9 while the guidance scale rises."""
+    model = load_pretrained("mnist-guided", device="cpu")
+    frames = [model.sample(labels=torch.arange(10).repeat(2), guidance_scale=g, seed=3) for g in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)]
+    show.gif(torch.cat(frames + frames[-1:] * 3, dim=2), FIGURES / "03_guidance.gif", columns=10, scale=2, fps=2)
 
 
 def text_to_video_gif() -> None:
@@ -95,8 +112,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.readme", description="Make README's figures and tables.")
     parser.add_argument("--tables", action="store_true", help="only the tables")
     if not parser.parse_args().tables:
-        denoising_gif()
-        text_to_video_gif()
+        for figure in (denoising_gif, fast_samplers_gif, guidance_gif, text_to_video_gif):
+            figure()
     README.write_text(with_tables(README.read_text()))
 
 
