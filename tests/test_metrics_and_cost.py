@@ -12,7 +12,7 @@ from utils.data import MNIST, MovingMNIST
 from utils.evaluate import evaluate_model
 from utils.metrics import check_clips, classify, digit_features, kernel_distance, obeyed, read
 from utils.pretrained import Model
-from utils.recipes import MNIST_DDPM, RECIPES, VDM_TEXT
+from utils.recipes import MNIST_DDPM, MNIST_GUIDED, RECIPES, VDM_TEXT
 from utils.runtime import generator
 from utils.unet import UNet, UNetConfig, randomize
 
@@ -49,7 +49,10 @@ def test_evaluation_has_floor_controls_and_circumstances():
         assert list(rows)[0].startswith("real") and sum(name.startswith("control") for name in rows) == 2 and "vdm-text" in rows
     image = replace(MNIST_DDPM, net=replace(MNIST_DDPM.net, channels=(8, 8, 8), head_dim=8))
     rows = evaluate_model(Model(image, randomize(UNet(image.net)), {}, device="cpu"), num=8, steps=1)["rows"]
-    assert rows["real held-out (floor)"]["kernel_distance"] < rows["control: noise"]["kernel_distance"]
+    assert rows["real held-out (floor)"]["kernel_distance"] < rows["control: noise"]["kernel_distance"] and "digits" not in rows["mnist-ddpm"]
+    guided = replace(MNIST_GUIDED, net=replace(MNIST_GUIDED.net, channels=(8, 8, 8), head_dim=8, text_width=16))
+    result = evaluate_model(Model(guided, randomize(UNet(guided.net)), {}, device="cpu"), num=40, steps=1, guidance_scale=0.0)
+    assert result["guidance_scale"] == 0 and result["rows"]["real held-out (floor)"]["digits"] > 0.9 > result["rows"]["control: noise"]["digits"]
 
 
 def test_clips_of_the_wrong_shape_or_range_are_explained(real):

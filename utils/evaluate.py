@@ -15,24 +15,24 @@ from dataclasses import replace
 import torch
 
 from .data import MNIST
-from .metrics import classify, digit_features, kernel_distance, obeyed
+from .metrics import classify, digit_features, kernel_distance, named, obeyed
 from .pretrained import Model, load_pretrained
-from .recipes import recipe as get_recipe
 from .runtime import ASSETS, device_name, generator
 
 RESULTS = ASSETS / "results"
 
 
 def evaluate_image(model: Model, num: int, seed: int, **options) -> dict[str, dict]:
-    """Kernel distance to `num` real test digits, and the share that the classifier reads with over 90% confidence."""
-    def real(stream: int) -> torch.Tensor:
-        return (MNIST("test", seed=seed + stream).sample(num).video + 1) / 2
-
-    reference = digit_features(real(1))
-    rows = {"real held-out (floor)": real(2), model.name: model.sample(num=num, seed=seed, **options),
+    """Kernel distance to `num` real test digits, and the share that the classifier reads with over 90% confidence; of a model that takes captions,
+    asked for the digits of real images, also the share that it reads as asked."""
+    reference, held_out = MNIST("test", seed=seed + 1).sample(num), MNIST("test", seed=seed + 2).sample(num)
+    labels = held_out.labels[:, 0] if model.recipe.captions else None
+    rows = {"real held-out (floor)": (held_out.video + 1) / 2, model.name: model.sample(labels=labels, num=num, seed=seed, **options),
             "control: noise": torch.rand(num, 1, 1, 28, 28, generator=generator(seed, 4))}
-    return {name: {"kernel_distance": round(kernel_distance(digit_features(images), reference), 4),
-                   "confident": round(float((classify(images).amax(1) > 0.9).float().mean()), 4)} for name, images in rows.items()}
+    features = digit_features((reference.video + 1) / 2)
+    return {name: {"kernel_distance": round(kernel_distance(digit_features(images), features), 4),
+                   "confident": round(float((classify(images).amax(1) > 0.9).float().mean()), 4),
+                   **({} if labels is None else {key: round(value, 4) for key, value in named(images, labels).items()})} for name, images in rows.items()}
 
 
 def evaluate_video(model: Model, num: int, seed: int, **options) -> dict[str, dict]:
@@ -53,7 +53,7 @@ def evaluate_model(model: Model, num: int, seed: int = 0, **options) -> dict:
     rows = (evaluate_image if model.kind == "image" else evaluate_video)(model, num, seed, **options)
     r = model.recipe
     return {"model": model.name, "n": num, "seed": seed, "steps": options.get("steps") or r.sampling_steps, "sampler": r.sampler,
-            "guidance_scale": options.get("guidance_scale") or r.guidance_scale, "device": device_name(model.device),
+            "guidance_scale": r.guidance_scale if options.get("guidance_scale") is None else options["guidance_scale"], "device": device_name(model.device),
             "precision": "float32" if model.dtype is None else str(model.dtype).removeprefix("torch."), "seconds": round(time.monotonic() - start), "rows": rows, "trained": model.provenance}
 
 
@@ -68,8 +68,7 @@ def main() -> None:
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
     parser.add_argument("--device")
     a = parser.parse_args()
-    options = {"steps": a.steps, "guidance_scale": a.guidance_scale} if get_recipe(a.model).kind == "video" else {"steps": a.steps}
-    result = evaluate_model(load_pretrained(a.model, a.device, amp=a.amp), a.num, a.seed, progress=True, **options)
+    result = evaluate_model(load_pretrained(a.model, a.device, amp=a.amp), a.num, a.seed, progress=True, steps=a.steps, guidance_scale=a.guidance_scale)
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / f"{a.model}.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))

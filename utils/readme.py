@@ -14,8 +14,9 @@ import torch
 
 from . import show
 from .pretrained import Model, load_pretrained
+from .recipes import RECIPES
 from .runtime import ASSETS, ROOT, generator, randn_per_sample
-from .samplers import guided_denoiser, sample_loop
+from .samplers import SAMPLERS, guided_denoiser, sample_loop
 
 FIGURES, RESULTS, README = ASSETS / "figures", ASSETS / "results", ROOT / "README.md"
 GALLERY = ("3 and 7", "1 moving up and 0 moving down", "4 moving left and 8 moving up right", "2 moving right and 5 moving left",
@@ -67,23 +68,48 @@ def percent(row: dict, key: str) -> str:
 def results_table() -> str:
     """What was measured of each shipped model, as Markdown."""
     lines = []
-    for path in sorted(RESULTS.glob("*.json")):
-        result = json.loads(path.read_text())
-        if not isinstance(result, dict) or "rows" not in result:
+    for path in (RESULTS / f"{name}.json" for name in RECIPES):
+        if not path.exists():
             continue
+        result = json.loads(path.read_text())
         t = result["trained"]
         lines += [f"**`{result['model']}`**: trained on {t['device']} ({t['precision']}), {t['steps']:,} steps, {t['samples']:,} samples, {t['seconds'] / 60:.0f} minutes, "
                   f"{t['flops']:.2g} FLOPs. Measured on test digits, n = {result['n']} a row, {result['steps']} steps ({result['sampler']}), seed {result['seed']}"
-                  + (f", guidance {result['guidance_scale']:g}." if "motion" in result["rows"] else "."), ""]
+                  + (f", guidance {result['guidance_scale']:g}." if RECIPES[result['model']].captions else "."), ""]
         if "motion" in result["rows"]:
             lines += ["| captions | clips | both digits as asked | direction as asked, a digit |", "|---|---|---|---|"]
             for kind, rows in result["rows"].items():
                 lines += [f"| {kind} | {name} | {percent(row, 'digits')} | {percent(row, 'directions') if 'directions' in row else ''} |" for name, row in rows.items()]
         else:
-            lines += ["| images | kernel distance | read with over 90% confidence |", "|---|---|---|"]
-            lines += [f"| {name} | {row['kernel_distance']:.3f} | {row['confident']:.1%} |" for name, row in result["rows"].items()]
+            asked = "digits" in result["rows"][result["model"]]
+            lines += ["| images | kernel distance | read with over 90% confidence |" + " read as asked |" * asked, "|---|---|---|" + "---|" * asked]
+            lines += [f"| {name} | {row['kernel_distance']:.3f} | {row['confident']:.1%} |" + (f" {percent(row, 'digits')} |" if asked else "")
+                      for name, row in result["rows"].items()]
         lines.append("")
     return "\n".join(lines).strip()
+
+
+def steps_table() -> str:
+    """Kernel distance against denoising steps for each image model and sampler, as Markdown."""
+    results = {name: json.loads(path.read_text()) for name in RECIPES if (path := RESULTS / f"{name}-steps.json").exists()}
+    counts = sorted({row["steps"] for result in results.values() for row in result["rows"].values() if "steps" in row})
+    lines = ["| model | sampler | " + " | ".join(f"{count} steps" for count in counts) + " | 32 against 1000 steps, paired (95% interval) |", "|---|---|" + "---|" * (len(counts) + 1)]
+    for name, result in results.items():
+        rows = result["rows"]
+        for sampler in SAMPLERS:
+            cells = [f"{rows[f'{sampler} {count}']['kernel_distance']:.3f}" if f"{sampler} {count}" in rows else "" for count in counts]
+            gap = rows.get(f"{sampler} 32", {}).get("to_1000_steps")
+            lines.append(f"| `{name}` | {sampler} | " + " | ".join(cells) + (f" | {gap['gap']:+.3f} ({gap['gap_low']:+.3f} to {gap['gap_high']:+.3f}) |" if gap else " | |"))
+        for control in ("real held-out (floor)", "control: noise"):
+            lines.append(f"| `{name}`, n = {result['n']} | {control} | {rows[control]['kernel_distance']:.3f} |" + " |" * len(counts))
+    return "\n".join(lines)
+
+
+def guidance_table() -> str:
+    """Obedience, variety and distance of mnist-guided against the guidance scale, as Markdown."""
+    result = json.loads((RESULTS / "mnist-guided-guidance.json").read_text())
+    return "\n".join([f"| `mnist-guided`, n = {result['n']} | read as asked | variety (real digits = 1) | kernel distance |", "|---|---|---|---|"]
+                     + [f"| {name} | {percent(row, 'digits')} | {row['variety']:.2f} | {row['kernel_distance']:.3f} |" for name, row in result["rows"].items()])
 
 
 def shapes_table() -> str:
@@ -100,7 +126,7 @@ def shapes_table() -> str:
 
 def with_tables(text: str) -> str:
     """README's text with the tables between its markers made anew."""
-    for name, table in (("results", results_table()), ("shapes", shapes_table())):
+    for name, table in (("results", results_table()), ("steps", steps_table()), ("guidance", guidance_table()), ("shapes", shapes_table())):
         text, found = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
         if found != 1:
             raise ValueError(f"README.md needs one pair of markers <!-- {name} --> and <!-- /{name} -->; found {found}.")
