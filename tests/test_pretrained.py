@@ -105,7 +105,7 @@ def test_missing_damaged_or_foreign_weights(tmp_path):
 
 
 def test_shipped_weights_have_provenance_and_fit_their_budget():
-    assert set(available_models()) >= {"mnist-ddpm", "vdm-text"}
+    assert set(available_models()) >= {"mnist-ddpm", "mnist-guided", "vdm-text"}
     for name in available_models():
         origin = load_pretrained(name, device="cpu").provenance
         assert {"commit", "date", "device", "precision", "steps", "samples", "seconds", "flops", "seed", "versions"} <= set(origin)

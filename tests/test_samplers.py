@@ -117,6 +117,14 @@ def test_time_run_backwards_does_not_draw_the_gaussian():
     assert abs(float(last(sample_loop(gaussian_denoiser(0.5), z, grid(100).flip(0).clamp(-3, 3), clip=False)).std()) - 0.49235) > 0.05
 
 
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+def test_clipping_the_estimate_changes_the_noise_that_it_implies(sampler):
+    z, log_snrs = 3 * torch.randn(1, 6, dtype=F64, generator=generator(11)), torch.tensor([-2.0, 1.0], dtype=F64)
+    z_s = last(sample_loop(lambda z, l: 2 * z, z, log_snrs, sampler=sampler))
+    (alpha_t, sigma_t), (alpha_s, sigma_s), x_hat = alpha_sigma(log_snrs[0]), alpha_sigma(log_snrs[1]), (2 * z).clamp(-1, 1)
+    assert (2 * z).abs().max() > 1 and torch.allclose(z_s, alpha_s * x_hat + sigma_s * (z - alpha_t * x_hat) / sigma_t)
+
+
 def test_langevin_steps_settle_where_they_should():
     """At sigma = 1 the score of N(0, 1) is -z, and the chain's own variance is 1 / (1 - delta / 4)."""
     z, g = torch.randn(40_000, dtype=F64, generator=generator(5)), generator(6)

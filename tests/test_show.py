@@ -3,12 +3,15 @@
 import io
 import subprocess
 import sys
+from dataclasses import replace
 
 import imageio.v3 as iio
 import pytest
 import torch
 
 from utils import show
+from utils.recipes import MNIST_GUIDED, Budget
+from utils.train import Trainer
 
 CLIPS = torch.rand(3, 1, 6, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -28,7 +31,7 @@ def test_player_has_alternative_text():
 
 @pytest.mark.parametrize("figure", [
     lambda: show.film_strip(CLIPS, ["3 and 7"] * 3, every=2), lambda: show.xt_slice(CLIPS), lambda: show.image_grid(CLIPS[:, :, :1], columns=2),
-    lambda: show.loss_figure([1.0, 0.5, 0.4], [[1, 1.0, 0.9, 1.1]], CLIPS, "t", 10), lambda: show.loss_figure([])])
+    lambda: show.image_rows({"a": CLIPS[:, :, :1], "b": CLIPS[:, :, 1:2]}, ["x", "y", "z"], "t"), lambda: show.loss_figure([1.0, 0.5, 0.4], [[1, 1.0, 0.9, 1.1]], CLIPS, "t", 10), lambda: show.loss_figure([])])
 def test_figures_draw(figure, tmp_path):
     figure().savefig(tmp_path / "f.png")
     assert iio.imread(tmp_path / "f.png").std() > 1
@@ -52,3 +55,36 @@ from utils import show, train, metrics, cost, captions
 assert show.gif(torch.rand(1, 1, 2, 8, 8))[:3] == b"GIF"
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class Board:
+    """Stands for the training board, which needs a notebook."""
+
+    bands, updates = [], []
+
+    def __init__(self, steps, band=None, title=""):
+        Board.bands.append(band)
+
+    def update(self, history, samples):
+        Board.updates.append((len(history), samples))
+
+
+def test_live_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LESSON_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(show, "TrainingBoard", Board)
+    recipe = replace(MNIST_GUIDED, net=replace(MNIST_GUIDED.net, channels=(8, 8, 8), head_dim=8, text_width=16))
+
+    def lost(model):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        show.train_live(Trainer(recipe, Budget(4, 2), device="cpu"), "run", lost, updates=2, save_every=0)
+    again, whole = Trainer(recipe, Budget(4, 2), device="cpu"), Trainer(recipe, Budget(4, 2), device="cpu")
+    show.train_live(again, "run", lambda model: CLIPS[:, :, :1], updates=2, save_every=0)
+    assert again.history == [progress.loss for progress in whole.run()] and [step for step, _ in Board.updates] == [2, 4]
+    assert not (tmp_path / "run.pt").exists() and "trained 4 steps of 2" in capsys.readouterr().out
+    assert Board.bands == [None, None]  # no band of a run that is not the recipe's
+    done = Trainer(MNIST_GUIDED, MNIST_GUIDED.budgets["smoke"], device="cpu")
+    done.step = done.steps
+    show.train_live(done, "done", lost)
+    assert len(Board.bands[-1]) > 0

@@ -226,10 +226,10 @@ def train_live(trainer: Trainer, name: str, samples: Callable[[Model], torch.Ten
     if recorded.exists() and recipe == RECIPES[recipe.name]:
         runs = json.loads(recorded.read_text()).items()
         band = next((run["loss"] for budget, run in runs if recipe.budgets[budget] == trainer.budget), None)
-    board = TrainingBoard(trainer.steps, band, title=name)
+    board = TrainingBoard(trainer.steps, band, title=f"{recipe.name} ({recipe.prediction}), trained here")
     saved = time.monotonic()
     for progress in tqdm(trainer.run(), total=trainer.steps, initial=trainer.step, desc="training"):
-        if progress.step % max(1, trainer.steps // updates) == 0:
+        if progress.step % -(-trainer.steps // updates) == 0 or progress.step == trainer.steps:
             board.update(trainer.history, samples(trainer.model()))
         if time.monotonic() - saved > save_every:
             trainer.save(checkpoint)
