@@ -30,7 +30,7 @@
 # |---|---|---|
 # | 30 minutes | 25 minutes | 5 / 5 minutes |
 #
-# **The series:** **01 DDPM (you are here)** → 02 schedules and fast samplers → 03 guidance → 04 Moving MNIST → 05 the factorized 3D U-Net →
+# **The series:** **01 DDPM (you are here)** → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → 04 Moving MNIST → 05 the factorized 3D U-Net →
 # [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → 07 joint training → 08 reconstruction guidance → 09 pseudo-3D layers →
 # 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up. Nothing comes before this lesson; you need Python and a
 # little PyTorch. Every symbol is explained where it first appears, and again in the [glossary](glossary.md).
@@ -61,17 +61,16 @@ from utils.runtime import banner
 print(banner())
 
 # %%
-import json, math, time
+import math
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from torch import nn
-from tqdm import tqdm
 from utils import load_pretrained, show
 from utils.data import MNIST
 from utils.exercises import check
 from utils.metrics import classify, digit_features, kernel_distance
-from utils.runtime import ASSETS, budget, generator, outputs, pick_device
+from utils.runtime import budget, generator, pick_device
 
 BUDGET, DEVICE = budget(), pick_device()
 SAMPLES = {"smoke": 10, "cpu": 20}.get(BUDGET, 40)          # how many digits a figure shows
@@ -315,6 +314,7 @@ class Stage(nn.Module):
         return x if self.attend is None else self.attend(x)
 
 
+# %%
 class UNet(nn.Module):
     """z (B, 1, 1, 28, 28), log_snr (B,) -> predicted noise, in the shape of z."""
     def __init__(self, widths=(32, 64, 64)):
@@ -328,28 +328,35 @@ class UNet(nn.Module):
                                  nn.Conv2d(b, a, 3, padding=1), Stage(2 * a, a, False)])
         self.norm, self.last = norm(a), zero(nn.Conv2d(a, 1, 3, padding=1))
 
-    def forward(self, z, log_snr):
-        e, x, shortcuts = self.embedding(log_snr), self.first(z[:, :, 0]), []
-        for layer in self.down:
-            x = layer(x, e) if isinstance(layer, Stage) else layer(x)
-            if isinstance(layer, Stage):
-                shortcuts.append(x)
-        for layer in self.middle:
-            x = layer(x, e)
-        for layer in self.up:
-            if isinstance(layer, Stage):
-                x = layer(torch.cat([x, shortcuts.pop()], 1), e)
-            else:
-                x = layer(F.interpolate(x, scale_factor=2.0))
-        return self.last(F.silu(self.norm(x)))[:, :, None]
 
+# %% [markdown]
+# Forward: every stage on the way down leaves its output as a shortcut, and its partner on the way up takes it.
+
+# %%
+def forward(self, z, log_snr):
+    e, x, shortcuts = self.embedding(log_snr), self.first(z[:, :, 0]), []
+    for layer in self.down:
+        x = layer(x, e) if isinstance(layer, Stage) else layer(x)
+        if isinstance(layer, Stage):
+            shortcuts.append(x)
+    for layer in self.middle:
+        x = layer(x, e)
+    for layer in self.up:
+        if isinstance(layer, Stage):
+            x = layer(torch.cat([x, shortcuts.pop()], 1), e)
+        else:
+            x = layer(F.interpolate(x, scale_factor=2.0))
+    return self.last(F.silu(self.norm(x)))[:, :, None]
+
+
+UNet.forward = forward
 
 # %% [markdown]
 # **Is it the same network as the one that made the digits above?** Copy the shipped weights into yours, one after the other, and compare the outputs. If a single operation were different, the numbers would be too.
 
 # %%
 # NBVAL_CHECK_OUTPUT
-cells = {source for source in In if source.startswith(("class Embedding", "def norm", "class Attention", "class Stage"))}  # In: what you ran
+cells = {source for source in In if source.startswith(("class Embedding", "def norm", "class Attention", "class Stage", "class UNet", "def forward"))}  # In: what you ran
 lines = sum(bool(line.strip()) for source in cells for line in source.splitlines())
 mine = UNet().to(DEVICE)
 with torch.no_grad():
@@ -436,20 +443,7 @@ from utils.recipes import recipe
 from utils.train import Trainer
 
 trainer = Trainer(recipe("mnist-ddpm"), recipe("mnist-ddpm").budget(BUDGET), device=DEVICE)
-steps = trainer.steps
-checkpoint = outputs() / f"01_training_{BUDGET}.pt"
-if checkpoint.exists():
-    trainer.load(checkpoint)                                                 # go on where a lost session stopped
-bands = json.loads((ASSETS / "results" / "mnist-ddpm-loss.json").read_text())
-board = show.TrainingBoard(steps, bands.get(BUDGET, {}).get("loss"), title="mnist-ddpm, trained here")
-last_saved = time.monotonic()
-for progress in tqdm(trainer.run(), total=steps, initial=trainer.step, desc="training"):
-    if progress.step % max(1, steps // 5) == 0:
-        board.update(trainer.history, trainer.model().sample(num=8, steps=min(STEPS, 50)))
-    if time.monotonic() - last_saved > 30:
-        trainer.save(checkpoint); last_saved = time.monotonic()
-checkpoint.unlink(missing_ok=True)
-print(f"trained {trainer.step} steps in {trainer.trained_seconds:.0f} s")
+show.train_live(trainer, f"01_{BUDGET}", lambda model: model.sample(num=8, steps=min(STEPS, 50)))
 
 # %%
 # NBVAL_CHECK_OUTPUT

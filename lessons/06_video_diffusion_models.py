@@ -30,10 +30,11 @@
 # |---|---|---|
 # | 20 minutes | 10 minutes | 15 / 5 minutes |
 #
-# **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → 02 schedules and fast samplers → 03 guidance → 04 Moving MNIST → 05 the factorized 3D U-Net → **06 Video Diffusion Models (you are here)** →
+# **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → 04 Moving MNIST → 05 the factorized 3D U-Net → **06 Video Diffusion Models (you are here)** →
 # 07 joint training → 08 reconstruction guidance → 09 pseudo-3D layers → 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up.
 # This lesson rests on lesson 01: [where the loss comes from](01_ddpm_on_mnist.ipynb#4.-Where-the-loss-comes-from), [the network](01_ddpm_on_mnist.ipynb#5.-The-network,-in-under-100-lines) and
-# [sampling](01_ddpm_on_mnist.ipynb#6.-Sampling:-walking-back). Symbols: [glossary](glossary.md).
+# [sampling](01_ddpm_on_mnist.ipynb#6.-Sampling:-walking-back); on [v-prediction](02_fast_samplers.ipynb#7.-What-should-the-network-say?-ε,-x-or-v) of lesson 02 and
+# [guidance](03_guidance.ipynb#4.-Where-guidance-comes-from) of lesson 03. Symbols: [glossary](glossary.md).
 
 # %% [markdown]
 # ## Set-up
@@ -63,7 +64,6 @@ print(banner())
 # %%
 import json, time
 import torch
-from tqdm import tqdm
 from utils import load_pretrained, show
 from utils.captions import CaptionError, parse
 from utils.data import MovingMNIST
@@ -81,7 +81,7 @@ STEPS = {"smoke": 6}.get(BUDGET, 32)                        # denoising steps of
 # `3 and 7` · `three and 7` · `3 moving left and 7 moving up right`. Directions: right, up right, up, up left, left, down left, down, down right.
 
 # %%
-model = load_pretrained("vdm-text", device=DEVICE)
+model = load_pretrained("vdm-text", device=DEVICE, amp="auto")
 captions = ["3 and 7", "1 moving up and 0 moving down", "4 moving left and 8 moving up right", "2 moving right and 5 moving left"]
 start = time.monotonic()
 clips = model.sample(captions, steps=STEPS, seed=1, progress=True)
@@ -222,19 +222,7 @@ from utils.recipes import recipe
 from utils.train import Trainer
 
 trainer = Trainer(recipe("vdm-text"), recipe("vdm-text").budget(BUDGET), device=DEVICE)
-steps = trainer.steps
-checkpoint = outputs() / f"06_training_{BUDGET}.pt"
-if checkpoint.exists():
-    trainer.load(checkpoint)
-bands = json.loads((ASSETS / "results" / "vdm-text-loss.json").read_text())
-board = show.TrainingBoard(steps, bands.get(BUDGET, {}).get("loss"), title="vdm-text, trained here")
-last_saved = time.monotonic()
-for progress in tqdm(trainer.run(), total=steps, initial=trainer.step, desc="training"):
-    if progress.step % max(1, steps // 3) == 0:
-        board.update(trainer.history, trainer.model().sample(["3 and 7", "1 and 0"], steps=8))
-    if time.monotonic() - last_saved > 30:
-        trainer.save(checkpoint); last_saved = time.monotonic()
-checkpoint.unlink(missing_ok=True)
+show.train_live(trainer, f"06_{BUDGET}", lambda model: model.sample(["3 and 7", "1 and 0"], steps=8), updates=3)
 origin = trainer.provenance()
 print(f"trained {origin['steps']} steps = {origin['samples']} clips in {origin['seconds']} s on {origin['device']}: {origin['flops']:.2g} FLOPs")
 
