@@ -78,6 +78,7 @@ from utils.train import Trainer
 BUDGET, DEVICE = budget(), pick_device()
 MANY = {"smoke": 24, "cpu": 200}.get(BUDGET, 1000)           # "very many" denoising steps, as far as we can afford it here
 NUMBER = {"smoke": 8, "cpu": 64}.get(BUDGET, 500)           # pictures behind a number that is measured live
+
 # %% [markdown]
 # ## 1. The failure: fewer steps, worse digits
 # Lesson 01 walked back in up to 1000 small steps, one network call each. Calls are what sampling costs, and a video model's are many times dearer. The naive way to save is to take the same walk with fewer, longer steps.
@@ -95,6 +96,7 @@ show.image_rows(rows, title="the same network, the same first noise; sampler and
 # %%
 for name, seconds in took.items():
     print(f"{name:22s} {seconds:6.2f} s")
+
 
 # %% [markdown]
 # **Predict, then read on.** With four ancestral steps the strokes are thin and fade out. Where does that come from: from the network's guesses, or from what is done between them? And why do the last three rows show nearly the *same* digits?
@@ -193,6 +195,7 @@ lesson_01 = b**2 / (2 * (b * (1 - before) / (1 - now)) * (1 - b) * (1 - now))   
 clock = (snr[1:-1] - snr[2:]) / 2 / snr[2:]                                       # the same from the gain in SNR
 print("one weight, two forms:", torch.allclose(lesson_01, clock, rtol=1e-9))
 
+
 # %% [markdown]
 # Make the steps shorter and shorter, and the sum becomes an integral (Kingma et al. 2021, *Variational Diffusion Models*):
 #
@@ -272,6 +275,7 @@ alpha, sigma = alpha_sigma(level)
 eps_hat = (z - alpha * perfect_x(z, level)) / sigma
 print("perfect noise guess = -sigma x score:", torch.allclose(eps_hat, -sigma * score))
 
+
 # %% [markdown]
 # ## 5. DDIM: keep the noise that you found
 # A guess $\hat x$ says what the noise in $z$ is: $\hat\epsilon = (z - \alpha\hat x)/\sigma$. The ancestral step throws part of it away and draws new noise. **DDIM** (Song, Meng and Ermon 2021) keeps it: it puts picture and noise together again, in the proportions of
@@ -311,6 +315,7 @@ for ax, steps in zip(axes, (3, 12, 400)):
     ax.plot(*path[-1].T, "o", color=show.ORANGE, markersize=3)
     ax.plot(*centres.T, "k+", markersize=9)
     ax.set(title=f"{steps} steps", aspect="equal")
+
 
 # %% [markdown]
 # With infinitely many steps the walk is a smooth curve, the solution of an ordinary differential equation (the *probability flow*, Yang Song et al. 2021). Few steps cut its corners: they first aim at the mean of everything, the centre, and end beside the blobs.
@@ -381,6 +386,7 @@ plt.xlabel("steps = network calls"), plt.ylabel("median error"), plt.title(f"aga
 for name, order in (("DDIM", 1), ("DPM-Solver++(2M)", 2)):
     ratio = error[name][-2] / error[name][-1]
     print(f"{name:17s} order {order}: twice the steps, error / {2**order}: {abs(ratio - 2**order) < 0.25 * 2**order}")
+
 
 # %% [markdown]
 # First order against second. On digits the network's own error is a floor that no sampler gets below, so the gain ends sooner: section 11 measures where.
@@ -472,6 +478,7 @@ for t, s in zip(times[:-1], times[1:]):
     z = ddim(z, perfect_x(z, l_t), l_t, l_s)
 print("ten Euler steps on the line = ten DDIM steps:", torch.allclose(line, z))
 
+
 # %% [markdown]
 # So there is no sampler to add: rectified flow is a schedule (`FlowSchedule`) and a prediction (`"flow"`).
 #
@@ -547,6 +554,7 @@ rows["shipped, v"] = guided.sample(num=10, steps=32, seed=4)
 title = f"32 DDIM steps, same noise · yours: {trainer.step} steps of training · shipped: {guided.provenance['steps']:,}"
 show.image_rows(rows, title=title)
 
+
 # %% [markdown]
 # ## 11. How many steps are enough? Measure
 # For each sampler and number of steps we drew as many digits as the reference has and measured the *kernel distance* of lesson 01 to real test digits (0 is perfect; below 0 is luck). The numbers come from results files that `python -m utils.sweep steps` made. Beside them stand the floor,
@@ -567,6 +575,7 @@ for ax, name in zip(axes, ("mnist-ddpm", "mnist-guided")):
     ax.axhline(result["rows"]["real held-out (floor)"]["kernel_distance"], color="black", linewidth=0.8)
     ax.set(title=f"{name}, n = {result['n']}", xlabel="steps")
 axes[0].set_ylabel("kernel distance"), axes[0].legend(fontsize=8);
+
 
 # %%
 def line(rows, sampler, counts, key):
@@ -622,6 +631,7 @@ for name, pictures in images.items():
     right = float((classify(pictures).argmax(1) == labels).float().mean())
     print(f"  {name:27s}{kernel_distance(digit_features(pictures), reference):8.3f} {right:6.0%}")
 
+
 # %% [markdown]
 # ## 12. Break it
 # First in the plane, where every mistake shows: twelve steps of DPM-Solver++ with one line changed. The grid is uniform in $t$ and ends at $\lambda = 20$. **Predict each picture before you run the cell.**
@@ -648,6 +658,7 @@ for ax, change in zip(axes, ("nothing", "told a cleaner level", "λ taken for h"
     ax.plot(*centres.T, "k+", markersize=9)
     ax.set(title=change, aspect="equal")
 
+
 # %% [markdown]
 # And on digits, where clipping to $[-1, 1]$ hides some mistakes and shows others:
 
@@ -671,6 +682,7 @@ condition = guided.encode(labels=torch.arange(10))
 changes = ("nothing", "told a cleaner level", "told a noisier level", "too much fresh noise")
 rows = {change: broken_digits(change) for change in changes}
 show.image_rows(rows, [str(d) for d in range(10)], "shipped mnist-guided, DDIM, each digit asked for")
+
 
 # %% [markdown]
 # | if it looks like this | then |
@@ -715,6 +727,7 @@ def reference_noise(z, v, alpha, sigma):
 z, v = torch.randn(2, 4, 3, generator=generator(13))
 noise_from_v = check("exercise 1", noise_from_v, reference_noise, (z, v, 0.6, 0.8), (z, v, 1.0, 0.0), (z, v, 0.0, 1.0))
 
+
 # %% [markdown]
 # <details><summary>Hint</summary>(z, v) is (x, ε) turned by an angle whose cosine is α: turn it back.</details>
 # <details><summary>Solution</summary>
@@ -741,6 +754,7 @@ def reference_min_snr(log_snr):
 
 
 min_snr_weight_of_v = check("exercise 2", min_snr_weight_of_v, reference_min_snr, (torch.linspace(-6, 6, 7, dtype=torch.float64),))
+
 
 # %% [markdown]
 # <details><summary>Hint</summary>Section 7's table: an error e of v is an error σe of the picture. And σ² = 1/(1 + SNR).</details>
@@ -770,6 +784,7 @@ def reference_time(log_snr, low=-20.0, high=20.0):
 
 time_of = check("exercise 3", time_of, reference_time, (torch.tensor([-20.0, -3.0, 0.0, 5.0, 20.0], dtype=torch.float64),))
 print(f"half signal, half noise at t = {float(time_of(torch.zeros(1, dtype=torch.float64))):.3f}")
+
 
 # %% [markdown]
 # <details><summary>Hint</summary>Solve λ = −2 log tan(a t + b) for t, from the outside in.</details>
