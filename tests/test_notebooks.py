@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imageio.v3 as iio
 import nbformat
+import numpy as np
 import pytest
 
 from utils import notebooks
-from utils.notebooks import ADDRESS_FILE, METADATA, address, find, lessons, stamped, tidy, tidy_outputs, twin_of
+from utils.notebooks import ADDRESS_FILE, METADATA, address, find, lessons, small_png, stamped, tidy, tidy_outputs, twin_of
 from utils.runtime import ROOT
 
 NOTEBOOKS = lessons()
@@ -124,6 +126,17 @@ def test_progress_bars_leave_their_last_state():
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=pieces)])
     tidy_outputs(notebook)
     assert [(output.name, output.text) for output in notebook.cells[0].outputs] == [("stdout", "hello\n")]
+
+
+def test_figures_are_stored_small_and_look_the_same():
+    shades = np.random.default_rng(0).integers(0, 256, (60, 80, 1), dtype=np.uint8).repeat(3, 2)
+    figure = np.concatenate([shades, np.full((60, 80, 1), 255, np.uint8)], axis=2)
+    figure[:5, :, 3] = 0  # a transparent margin shows the white page
+    data = base64.b64encode(iio.imwrite("<bytes>", figure, extension=".png")).decode()
+    small = small_png(data)
+    shown = iio.imread(base64.b64decode(small), mode="RGB").astype(int)
+    assert len(small) < 0.6 * len(data) and (shown[:5] > 250).all()
+    assert np.abs(shown[5:] - shades[5:].astype(int)).max() <= 8
 
 
 def test_a_failing_cell_is_explained_and_the_outputs_so_far_are_kept(tmp_path, monkeypatch, capsys):
