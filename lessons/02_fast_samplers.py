@@ -595,6 +595,8 @@ for name, keys in (("mnist-ddpm", ["kernel_distance"]), ("mnist-guided", ["kerne
         print("\n".join(line(rows, sampler, counts, key) for sampler in ("ancestral", "ddim", "dpm++")))
 
 # %% [markdown]
+# Mind the axes: on the right everything is near the floor, and differences of a few thousandths are more than 512 digits can tell apart (the intervals below say how much they can).
+#
 # (`digits` is the share read as the digit asked for, `variety` the variance of features within a digit, as a share of real digits'. Look at DDIM with very few steps: long steps stay near the mean of the possible pictures, so digits become *clearer and more alike* than the network's own.
 # A single number would have called that an improvement. Lesson 03 does the same on purpose.)
 
