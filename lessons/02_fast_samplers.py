@@ -814,9 +814,11 @@ def reference_target(z_t, z_s, log_snr_t, log_snr_s):
     return (z_s - sigma_s / sigma_t * z_t) / (alpha_s - sigma_s / sigma_t * alpha_t)
 
 
-two = walk(start, torch.tensor([-3.0, -1.0, 1.0], dtype=torch.float64))
-t, s = torch.tensor(-3.0, dtype=torch.float64), torch.tensor(1.0, dtype=torch.float64)
-student_target = check("exercise 4", student_target, reference_target, (two[0], two[2], t, s))
+z_t, z_s, (t, middle, s) = *torch.randn(2, 4, 3, generator=generator(14)), torch.tensor([-3.0, -1.0, 1.0], dtype=torch.float64)
+student_target = check("exercise 4", student_target, reference_target, (z_t, z_s, t, s), (z_t, z_s, middle, s))
+
+# %%
+two = walk(start, torch.stack([t, middle, s]))
 landed = ddim(start, student_target(two[0], two[2], t, s), t, s)
 print("one step of the student lands where two of the teacher did:", torch.allclose(landed, two[2]))
 

@@ -223,8 +223,7 @@ from utils.train import Trainer
 
 trainer = Trainer(recipe("vdm-text"), recipe("vdm-text").budget(BUDGET), device=DEVICE)
 show.train_live(trainer, f"06_{BUDGET}", lambda model: model.sample(["3 and 7", "1 and 0"], steps=8), updates=3)
-origin = trainer.provenance()
-print(f"trained {origin['steps']} steps = {origin['samples']} clips in {origin['seconds']} s on {origin['device']}: {origin['flops']:.2g} FLOPs")
+print(f"training FLOPs: {trainer.provenance()['flops']:.2g}")
 
 # %%
 # NBVAL_CHECK_OUTPUT

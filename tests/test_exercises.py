@@ -1,6 +1,6 @@
 """An untouched stub passes, a right answer is praised, a wrong one is shown as wrong; and every solution of the lessons is right."""
 
-import math
+import ast
 import re
 
 import pytest
@@ -27,20 +27,31 @@ def test_verdicts(answer, verdict, capsys):
     assert chosen is (reference if verdict == "not answered yet" else answer)
 
 
+def definitions(source):
+    """The imports and functions of a lesson's code, compiled, without anything that runs: no decorators, no defaults."""
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom, ast.FunctionDef))]
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            node.decorator_list, node.args.defaults = [], []
+    return compile(tree, "lesson", "exec")
+
+
 @pytest.mark.parametrize("path", lessons(), ids=lambda path: path.stem)
 def test_every_folded_solution_passes_its_check(path, capsys):
-    """Run each stub with its solution in place, then the check cell that follows, with what the lesson has defined by then."""
+    """Run each stub with its solution in place, then the check cell that follows, with what the lesson has imported and defined by then."""
     text = path.with_suffix(".py").read_text()
     cells = re.split(r"^# %%.*\n", text, flags=re.MULTILINE)
     stubs = [k for k, cell in enumerate(cells) if re.search(r"^    return \.\.\.", cell, re.MULTILINE)]
     assert stubs
     for k in stubs:
-        solution = re.search(r"Solution</summary>.*?```python\n(.*?)# ```", cells[k + 2], re.DOTALL)[1]
+        solution = re.search(r"Solution</summary>.*?```python\n(.*?)# ```", "".join(cells[k + 2:]), re.DOTALL)[1]
         body = "\n".join("    " + line.removeprefix("#").removeprefix(" ") for line in solution.strip().splitlines())
         stub = re.sub(r"^    return \.\.\..*$", lambda m, b=body: b, cells[k], flags=re.MULTILINE)
         beta = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
         abar = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1 - beta, 0)])
-        known = {"torch": torch, "math": math, "beta": beta, "abar": abar, "log_snr": torch.log(abar / (1 - abar)), "generator": generator, "check": check}
+        known = {"beta": beta, "abar": abar, "log_snr": torch.log(abar / (1 - abar)), "generator": generator, "check": check}
+        exec(definitions("\n".join(cells[:k])), known)
         exec(stub, known)
         exec(cells[k + 1], known)
         assert re.search(r"exercise \d+: right", capsys.readouterr().out), stub

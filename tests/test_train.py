@@ -172,7 +172,7 @@ def test_a_run_that_is_asked_to_stop_saves_first_and_two_runs_do_not_share_a_fol
 
 def test_unknown_recipe_budget_device_and_precision(capsys):
     assert main(["no-such-model"]) == 1
-    assert "mnist-ddpm, vdm-text" in capsys.readouterr().err
+    assert "mnist-ddpm, mnist-guided, vdm-text" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["mnist-ddpm", "--budget", "huge"])
     with pytest.raises(ValueError, match="smoke, cpu, t4, t4-long"):
