@@ -425,7 +425,7 @@ show.image_rows(rows, [f'"{digit}"' for digit in range(10)], "break it (shipped 
 
 
 # %% [markdown]
-# - **Null never trained** (the caption is left out in sampling, but never was in training): the difference of the two predictions is no longer a classifier's gradient but an accident.
+# - **Null never trained** (the caption is left out in sampling, but never was in training): the difference of the two predictions is no longer a classifier's gradient but an accident. With this network the accident may be mild (how far is the row from the first?); nothing promises that.
 # - **Null is "8"**: "this digit, and above all not an 8". Asked for an 8, the difference is zero and $g$ does nothing. Image generators call this a *negative prompt*.
 # - **g = −2**: anything but the digit asked for.
 # - **g = 25**: off the map: the guided prediction is larger than any that the network was trained to make. Rescaling (Lin et al. 2023) was made for that, on photographs. Does it help here? Compare the last two rows, and the last two of section 7's table.
@@ -433,7 +433,7 @@ show.image_rows(rows, [f'"{digit}"' for digit in range(10)], "break it (shipped 
 # | if it looks like this | then |
 # |---|---|
 # | digits fine, question ignored | $g = 0$, or the condition does not reach the network (is the encoder in the optimizer?) |
-# | $g = 1$ fine, every $g > 1$ grainy or worse | the null was never trained, or is not the one of training |
+# | $g = 1$ fine, every $g > 1$ pale, grainy or worse | the null was never trained, or is not the one of training |
 # | everything thick, burnt out, alike | $g$ too large: turn it down, or guide only at middle noise levels (exercise 2) |
 # | thin, hesitant, sometimes the wrong digit | $g$ too small for this much training |
 # | loss slightly higher than without dropping | as it should be: one picture in ten has no caption |
