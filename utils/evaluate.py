@@ -17,7 +17,7 @@ import torch
 from .data import MNIST
 from .metrics import classify, digit_features, kernel_distance, named, obeyed
 from .pretrained import Model, load_pretrained
-from .runtime import ASSETS, device_name, generator
+from .runtime import ASSETS, device_name, generator, precision_name
 
 RESULTS = ASSETS / "results"
 
@@ -47,14 +47,20 @@ def evaluate_video(model: Model, num: int, seed: int, **options) -> dict[str, di
     return rows
 
 
+def circumstances(model: Model, num: int, seed: int) -> dict:
+    """What every results file says of how its numbers came about."""
+    return {"model": model.name, "n": num, "seed": seed, "device": device_name(model.device), "precision": precision_name(model.dtype),
+            "trained": model.provenance}
+
+
 def evaluate_model(model: Model, num: int, seed: int = 0, **options) -> dict:
     """All numbers of a model with their circumstances, ready for JSON. options: those of `Model.sample` (steps, guidance_scale, ...)."""
     start = time.monotonic()
     rows = (evaluate_image if model.kind == "image" else evaluate_video)(model, num, seed, **options)
     r = model.recipe
-    return {"model": model.name, "n": num, "seed": seed, "steps": options.get("steps") or r.sampling_steps, "sampler": r.sampler,
-            "guidance_scale": r.guidance_scale if options.get("guidance_scale") is None else options["guidance_scale"], "device": device_name(model.device),
-            "precision": "float32" if model.dtype is None else str(model.dtype).removeprefix("torch."), "seconds": round(time.monotonic() - start), "rows": rows, "trained": model.provenance}
+    return {**circumstances(model, num, seed), "steps": options.get("steps") or r.sampling_steps, "sampler": r.sampler,
+            "guidance_scale": r.guidance_scale if options.get("guidance_scale") is None else options["guidance_scale"],
+            "seconds": round(time.monotonic() - start), "rows": rows}
 
 
 def main() -> None:

@@ -118,6 +118,11 @@ def outputs() -> Path:
     return folder
 
 
+def precision_name(dtype: torch.dtype | None) -> str:
+    """The precision that an autocast type of `amp_dtype` stands for, such as "bfloat16"; None is "float32"."""
+    return "float32" if dtype is None else str(dtype).removeprefix("torch.")
+
+
 def device_name(device: torch.device) -> str:
     """A name of the hardware for tables, such as "Tesla T4" or "CPU, 2 threads"."""
     if device.type == "cuda":

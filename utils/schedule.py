@@ -7,6 +7,7 @@ log-SNR works with every schedule. Time runs from t = 0 (data) to t = 1 (noise).
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -82,7 +83,7 @@ class FlowSchedule:
         return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
 
 
-class DiscreteSchedule:
+class DiscreteSchedule(ABC):
     """A schedule of `steps` values of beta: step i = 1..steps is time t = i / steps, and t = 0 is the data, with log-SNR +inf.
 
     zero_terminal_snr: shift and scale sqrt(abar) so that the last step is pure noise, log-SNR -inf, and step 1 stays as it is
@@ -92,9 +93,9 @@ class DiscreteSchedule:
     steps: int
     zero_terminal_snr: bool
 
+    @abstractmethod
     def betas(self) -> torch.Tensor:
         """(steps,) float64: beta_1 .. beta_steps, before any change by zero_terminal_snr."""
-        raise NotImplementedError
 
     def alphas_cumprod(self) -> torch.Tensor:
         """(steps + 1,) float64: abar_0 = 1, abar_1, .. abar_steps. Index i is step i: there is no off-by-one to make."""

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 
 from .data import MNIST, Batch
-from .evaluate import RESULTS
+from .evaluate import RESULTS, circumstances
 from .metrics import digit_features, kernel_distance, kernel_distance_gap, named, variety
 from .pretrained import Model, load_pretrained
-from .runtime import device_name, generator
+from .runtime import generator
 from .samplers import SAMPLERS
 
 STEPS = {"ddim": (4, 8, 16, 32, 64, 128, 256, 1000), "dpm++": (4, 8, 16, 32, 64, 128), "ancestral": (4, 8, 16, 32, 64, 128, 256, 1000)}
@@ -37,6 +37,7 @@ class Sweep:
         held_out = self._real(2)
         self.labels = held_out.labels[:, 0]
         self.held_out = held_out.video
+        self.real_variety = variety(digit_features(self.held_out), self.labels)
 
     def _real(self, stream: int) -> Batch:
         batch = MNIST("test", seed=self.seed + stream).sample(self.num)
@@ -48,15 +49,15 @@ class Sweep:
         features = digit_features(images)
         row = {"kernel_distance": round(kernel_distance(features, self.reference), 5)}
         if self.model.recipe.captions:
-            row["variety"] = round(variety(features, self.labels) / variety(digit_features(self.held_out), self.labels), 4)
+            row["variety"] = round(variety(features, self.labels) / self.real_variety, 4)
             row.update({key: round(value, 4) for key, value in named(images, self.labels).items()})
         return row
 
     def sample(self, **options) -> tuple[torch.Tensor, float]:
         """Images of the model for the labels (for none, where it takes none), and the seconds they took."""
         start = time.monotonic()
-        asked = {"labels": self.labels} if self.model.recipe.captions else {"num": self.num}
-        return self.model.sample(**asked, seed=self.seed, progress=True, **options), time.monotonic() - start
+        labels = self.labels if self.model.recipe.captions else None
+        return self.model.sample(labels=labels, num=self.num, seed=self.seed, progress=True, **options), time.monotonic() - start
 
     def rows(self) -> dict[str, dict]:
         """The rows that are in the file already, if they were measured on the same weights, seed and number of images."""
@@ -66,8 +67,7 @@ class Sweep:
 
     def write(self, name: str, row: dict) -> None:
         """Put a row into the file, beside those that it has."""
-        head = {"model": self.model.name, "n": self.num, "seed": self.seed, "device": device_name(self.model.device),
-                "precision": "float32" if self.model.dtype is None else str(self.model.dtype).removeprefix("torch."), "trained": self.model.provenance}
+        head = circumstances(self.model, self.num, self.seed)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps({**head, "rows": {**self.rows(), name: row}}, indent=1) + "\n")
         print(name, row, flush=True)

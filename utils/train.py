@@ -32,7 +32,7 @@ from .cost import measure
 from .diffusion import loss_per_sample, q_sample
 from .pretrained import CHECKPOINTS, Model, provenance, save_weights
 from .recipes import RECIPES, Budget, Recipe, recipe as get_recipe
-from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device
+from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device, precision_name
 from .unet import UNet
 
 FORMAT = "video-diffusion-training-1"
@@ -165,8 +165,8 @@ class Trainer:
     def provenance(self) -> dict:
         """Where the weights come from, with the FLOPs that were spent on them."""
         flops = measure(self.recipe.net, self.recipe.sample_shape).flops * self.budget.batch_size * self.step
-        precision = "float32" if self.dtype is None else str(self.dtype).removeprefix("torch.")
-        return provenance(self.recipe.name, self.step, self.step * self.budget.batch_size, self.trained_seconds, flops, self.seed, self.device, precision)
+        return provenance(self.recipe.name, self.step, self.step * self.budget.batch_size, self.trained_seconds, flops, self.seed, self.device,
+                          precision_name(self.dtype))
 
     def fingerprint(self) -> str:
         """A text that is the same exactly for runs which may continue each other."""
