@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,13 +17,15 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 
-from .captions import MAX_DIGITS, Caption, octant
+from .captions import MAX_DIGITS, Caption, octant, parse
 from .runtime import ASSETS, generator
 
 MNIST_FILE = ASSETS / "mnist.npz"
 MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
 SPLITS = ("train", "validation", "test")
 CANVAS, DIGIT = 64, 28  # pixels; the published sizes
+SPEED = 0.1  # of the free range (36 of 64 pixels) a frame; the published value
+FINE_SPEED, FINE_FPS = SPEED / 5, 30  # the fine clock: frame_skip=5 on it (6 frames a second) is the published speed
 CAPTION_KINDS = ("digits", "motion", "mixed")
 
 
@@ -64,13 +67,13 @@ class Batch:
     """
 
     video: torch.Tensor
-    labels: torch.Tensor
+    labels: torch.Tensor | None = None
     position: torch.Tensor | None = None
     velocity: torch.Tensor | None = None
     captions: list[str] | None = None
 
 
-class _Stream:
+class Stream:
     """Batches by number: batch `index` depends on the seed and the index alone, so a resumed run sees the same data."""
 
     seed: int
@@ -82,7 +85,7 @@ class _Stream:
         return generator(self.seed, index)
 
 
-class MNIST(_Stream):
+class MNIST(Stream):
     """MNIST digits as one-frame clips, drawn at random.
 
     split: as for `mnist`. device: where the images are kept and `video` is made.
@@ -101,19 +104,19 @@ class MNIST(_Stream):
         return Batch(rearrange(video, "b h w -> b 1 1 h w"), labels[:, None], captions=[str(int(d)) for d in labels])
 
 
-class MovingMNIST(_Stream):
+class MovingMNIST(Stream):
     """Endless Moving MNIST with labels, trajectories and captions.
 
     split: whose digits ("train", "validation", "test" never share one). image_size: 64 or a divisor of it (the 64-pixel
     canvas is averaged down). num_frames: 1 or more. num_digits: 1 to 3. frame_skip: keep every k-th frame. speed: share of
-    the free range (36 of 64 pixels) that a digit travels in one frame of the fine clock, before skipping; the published
-    value is 0.1. captions: "digits" ("3 and 7"), "motion" ("3 moving left and 7 moving up"), "mixed" (half and half), or None.
-    device: where the digits are kept and `video` is made; the random numbers come from the CPU and are the same everywhere.
+    the free range (36 of 64 pixels) that a digit travels in one frame, before skipping; the published value is 0.1, and
+    speed=FINE_SPEED with frame_skip=k gives the same paths at FINE_FPS / k frames a second. captions: "digits" ("3 and 7"), "motion" ("3 moving left and 7 moving up"), "mixed" (half and half), or None.
+    digits: which of 0 to 9 occur. device: where the digits are kept and `video` is made; the random numbers come from the CPU and are the same everywhere.
     """
 
     def __init__(self, split: str = "train", seed: int = 0, image_size: int = 32, num_frames: int = 16, num_digits: int = 2,
-                 frame_skip: int = 1, captions: str | None = "digits", speed: float = 0.1,
-                 device: torch.device | str = "cpu") -> None:
+                 frame_skip: int = 1, captions: str | None = "digits", speed: float = SPEED,
+                 digits: Sequence[int] = range(10), device: torch.device | str = "cpu") -> None:
         if image_size < 8 or CANVAS % image_size:
             raise ValueError(f"image_size must divide {CANVAS} and be at least 8 (32 and 64 are usual), not {image_size}.")
         if num_frames < 1 or frame_skip < 1:
@@ -124,8 +127,11 @@ class MovingMNIST(_Stream):
             raise ValueError(f"captions must be None or one of {', '.join(CAPTION_KINDS)}, not {captions!r}.")
         if speed < 0:
             raise ValueError(f"speed must not be negative; got {speed}.")
-        images, self.digits = mnist(split)
-        self.images = images.to(device)
+        if not set(digits) or not set(digits) <= set(range(10)):
+            raise ValueError(f"digits must be some of 0 to 9, not {list(digits)}.")
+        images, labels = mnist(split)
+        wanted = torch.isin(labels, torch.tensor(list(digits)))
+        self.images, self.digits = images[wanted].to(device), labels[wanted]
         self.seed, self.image_size, self.num_frames, self.num_digits = seed, image_size, num_frames, num_digits
         self.frame_skip, self.captions, self.speed = frame_skip, captions, speed
 
@@ -135,32 +141,71 @@ class MovingMNIST(_Stream):
             raise ValueError(f"num must be at least 1, not {num}.")
         g = self._generator(index)
         chosen = torch.randint(len(self.images), (num, self.num_digits), generator=g)
-        position, velocity = trajectories(num, self.num_digits, self.num_frames, self.speed, self.frame_skip, g)
+        start, angle = starts(num, self.num_digits, g)
+        with_motion = {"digits": torch.zeros(num), "motion": torch.ones(num), "mixed": torch.rand(num, generator=g).round()}.get(self.captions)
+        return self._batch(chosen, start, angle, with_motion)
+
+    def from_captions(self, captions: Sequence[str], index: int | None = None) -> Batch:
+        """Real clips that do what captions say, one each: drawn from the same distribution, given the caption. `index` as for `sample`.
+
+        Every caption names `num_digits` digits. Raises CaptionError for one outside the grammar, ValueError for one that this dataset cannot show.
+        """
+        asked = [parse(text) for text in captions]
+        if not asked or any(len(a.digits) != self.num_digits for a in asked):
+            raise ValueError(f"Expected captions of {self.num_digits} digits each, as num_digits says; got {list(captions)}.")
+        missing = {d for a in asked for d in a.digits} - set(self.digits.tolist())
+        if missing:
+            raise ValueError(f"This dataset has no digit {sorted(missing)[0]}: it was made with digits {sorted(set(self.digits.tolist()))}.")
+        if self.speed == 0 and any(a.directions for a in asked):
+            raise ValueError("Digits that stand still (speed=0) have no direction: leave it out of the captions.")
+        g = self._generator(index)
+        chosen, start, angle = [], [], []
+        for a in asked:
+            for k, digit in enumerate(a.digits):
+                own = (self.digits == digit).nonzero()[:, 0]
+                chosen.append(own[torch.randint(len(own), (), generator=g)])
+                while True:  # about one start in eight sets off as asked
+                    p, w = starts(64, 1, g)
+                    _, velocity = trajectories(p, w, 1, self.speed, self.frame_skip)
+                    fits = (octant(velocity[:, 0, 0]) == a.directions[k]) if a.directions else torch.ones(64, dtype=torch.bool)
+                    if fits.any():
+                        break
+                start.append(p[fits][0, 0])
+                angle.append(w[fits][0, 0])
+        shape = (len(asked), self.num_digits)
+        batch = self._batch(torch.stack(chosen).view(shape), torch.stack(start).view(*shape, 2), torch.stack(angle).view(shape), None)
+        return replace(batch, captions=[str(a) for a in asked])
+
+    def _batch(self, chosen: torch.Tensor, start: torch.Tensor, angle: torch.Tensor, with_motion: torch.Tensor | None) -> Batch:
+        """Clips of the digits chosen (N, D), which set off from start (N, D, 2) at angle (N, D); with_motion (N,): whose captions say directions, None for no captions."""
+        position, velocity = trajectories(start, angle, self.num_frames, self.speed, self.frame_skip)
         device = self.images.device
-        canvas = render(self.images[chosen.to(device)], position.to(device))
-        video = shrink(canvas, self.image_size)
-        to_pixels = (CANVAS - DIGIT) * self.image_size / CANVAS
-        labels = self.digits[chosen]
-        captions = None
-        if self.captions is not None:
+        video = shrink(render(self.images[chosen.to(device)], position.to(device)), self.image_size)
+        labels, captions = self.digits[chosen], None
+        if with_motion is not None:
             octants = octant(velocity[:, :, 0])
-            with_motion = {"digits": torch.zeros(num), "motion": torch.ones(num),
-                           "mixed": torch.rand(num, generator=g).round()}[self.captions].bool()
-            captions = [str(Caption(tuple(d), tuple(o) if m else None))
-                        for d, o, m in zip(labels.tolist(), octants.tolist(), with_motion.tolist())]
-        return Batch(rearrange(video, "b t h w -> b 1 t h w"), labels, (position * to_pixels).float(),
-                     (velocity * to_pixels).float(), captions)
+            captions = [_caption(tuple(d), tuple(o) if m else None) for d, o, m in zip(labels.tolist(), octants.tolist(), with_motion.tolist())]
+        to_pixels = (CANVAS - DIGIT) * self.image_size / CANVAS
+        return Batch(rearrange(video, "b t h w -> b 1 t h w"), labels, (position * to_pixels).float(), (velocity * to_pixels).float(), captions)
 
 
-def trajectories(num: int, num_digits: int, num_frames: int, speed: float, frame_skip: int,
-                 g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bouncing paths in the unit square: position and velocity, each (num, num_digits, num_frames, 2) float64.
+@lru_cache(maxsize=2**16)
+def _caption(digits: tuple[int, ...], directions: tuple[int, ...] | None) -> str:
+    return str(Caption(digits, directions))
 
-    The published rule: start anywhere, direction uniform on the circle; each frame move, clamp to the wall that was
-    passed and flip that component, then record. Velocity is a kept frame's: `frame_skip` times the fine clock's.
-    """
+
+def starts(num: int, num_digits: int, g: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where digits begin and where they head, drawn uniformly: (num, num_digits, 2) in the unit square, and angles (num, num_digits) in radians, float64."""
     start = torch.rand(num, num_digits, 2, generator=g, dtype=torch.float64)
-    angle = torch.rand(num, num_digits, generator=g, dtype=torch.float64) * 2 * math.pi
+    return start, torch.rand(num, num_digits, generator=g, dtype=torch.float64) * 2 * math.pi
+
+
+def trajectories(start: torch.Tensor, angle: torch.Tensor, num_frames: int, speed: float, frame_skip: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bouncing paths in the unit square from `starts`: position and velocity, each (num, num_digits, num_frames, 2) float64.
+
+    The published rule: each frame move, clamp to the wall that was passed and flip that component, then record. Velocity is a kept
+    frame's: `frame_skip` times the fine clock's.
+    """
     where, step = start, speed * torch.stack([angle.sin(), angle.cos()], dim=-1)
     positions, velocities = [], []
     for frame in range((num_frames - 1) * frame_skip + 1):
@@ -181,20 +226,21 @@ def render(digits: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     b, d, t, _ = position.shape
     free = CANVAS - DIGIT
     corner = (position * free).long()  # (B, D, T, 2), 0..36
-    padded = F.pad(digits, (free, free, free, free))  # (B, D, 100, 100): every shift of the canvas is a window of it
-    windows = padded.unfold(2, CANVAS, 1).unfold(3, CANVAS, 1)  # (B, D, 37, 37, 64, 64), a view
-    clip = torch.arange(b, device=digits.device)[:, None]
-    canvas = None
-    for k in range(d):
-        layer = windows[clip, k, free - corner[:, k, :, 0], free - corner[:, k, :, 1]]  # (B, T, 64, 64)
-        canvas = layer if canvas is None else torch.maximum(canvas, layer)
-    return canvas
+    down = corner[..., 0] * CANVAS + corner[..., 1]  # how far along the flattened canvas a digit's first pixel is
+    # Flattened, a frame is one digit's rows shifted as a whole, hence a window of the digit between zeros: copied in one piece, which is fast.
+    most = free * CANVAS + free
+    padded = F.pad(F.pad(digits, (0, free)).flatten(2), (most, most)).flatten()
+    windows = padded.as_strided((len(padded) - CANVAS**2 + 1, CANVAS**2), (1, 1))  # (every start, 4096), a view
+    start = torch.arange(b * d, device=digits.device).view(b, d, 1) * (len(padded) // (b * d)) + most - down
+    canvas = windows.index_select(0, start[:, 0].flatten())
+    for k in range(1, d):
+        torch.maximum(canvas, windows.index_select(0, start[:, k].flatten()), out=canvas)
+    return rearrange(canvas, "(b t) (h w) -> b t h w", b=b, h=CANVAS)
 
 
 def shrink(canvas: torch.Tensor, image_size: int) -> torch.Tensor:
     """(B, T, 64, 64) uint8 -> (B, T, image_size, image_size) float32 in [-1, 1], averaging whole blocks of pixels."""
     factor = canvas.shape[-1] // image_size
-    video = canvas.float()
-    if factor > 1:
-        video = F.avg_pool2d(video, factor)
-    return video / 127.5 - 1
+    columns = sum((canvas[..., k::factor] for k in range(1, factor)), canvas[..., ::factor].short())  # a sum of 64 bytes fits 16 bits
+    total = sum((columns[..., k::factor, :] for k in range(1, factor)), columns[..., ::factor, :])
+    return total.float().div_(127.5 * factor**2).sub_(1)
