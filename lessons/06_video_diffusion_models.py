@@ -30,7 +30,7 @@
 # |---|---|---|
 # | 20 minutes | 10 minutes | 15 / 5 minutes |
 #
-# **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → 04 Moving MNIST → 05 the factorized 3D U-Net → **06 Video Diffusion Models (you are here)** →
+# **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → 05 the factorized 3D U-Net → **06 Video Diffusion Models (you are here)** →
 # 07 joint training → 08 reconstruction guidance → 09 pseudo-3D layers → 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up.
 # This lesson rests on lesson 01: [where the loss comes from](01_ddpm_on_mnist.ipynb#4.-Where-the-loss-comes-from), [the network](01_ddpm_on_mnist.ipynb#5.-The-network,-in-under-100-lines) and
 # [sampling](01_ddpm_on_mnist.ipynb#6.-Sampling:-walking-back); on [v-prediction](02_fast_samplers.ipynb#7.-What-should-the-network-say?-ε,-x-or-v) of lesson 02 and
@@ -68,7 +68,7 @@ from utils import load_pretrained, show
 from utils.captions import CaptionError, parse
 from utils.data import MovingMNIST
 from utils.exercises import check
-from utils.metrics import obeyed
+from utils.metrics import obeyed, read
 from utils.runtime import ASSETS, budget, generator, outputs, pick_device
 
 BUDGET, DEVICE = budget(), pick_device()
@@ -269,7 +269,8 @@ show.film_strip(swept, [f"g = {g:g}" for g in dial], every=2, title=prompt)
 
 # %% [markdown]
 # ## 7. A number, with a floor and a control
-# A small frozen network, trained on real clips only, reads digits and first directions off a clip. It makes mistakes on real clips too: that is the floor, and it stands beside everything. Noise is the control that must fail.
+# A small frozen network, the judge, trained on real clips only, reads digits and tracks off a clip ([lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip) says how far to trust it). It makes mistakes on real clips too: that is the floor, and it stands beside everything.
+# Noise is the control that must fail. A (digit, direction) pair is right when the digit is there and sets off within 45 degrees of what was asked.
 
 # %%
 N = {"smoke": 8, "cpu": 48}.get(BUDGET, 256)
@@ -279,21 +280,22 @@ table = {"real held-out clips (floor)": (test.video + 1) / 2,
          "control: noise": torch.rand(test.video.shape, generator=generator(1))}
 print(f"n = {N} captions with motion, {min(STEPS, 16)} steps, guidance {model.recipe.guidance_scale:g}")
 for name, videos in table.items():
-    r = obeyed(videos, test.captions)
+    r = obeyed(read(videos), test.captions)
     print(f"  {name:28s} both digits right {r['digits']:4.0%} [{r['digits_low']:.0%}, {r['digits_high']:.0%}]"
-          f"   a digit's direction right {r['directions']:4.0%}")
+          f"   (digit, direction) right {r['pairs']:4.0%}")
 
 # %% [markdown]
-# The same, measured once with more clips and kept in a results file:
+# Measured once with more clips and kept in a results file, with all that lesson 04 measures: the kernel *distance* to real clips; *digits* and *pairs* as asked; how far a digit is from the best bouncing path; its *speed* in pixels a frame;
+# and *identity*, the share of frames that look like the digit which the clip's frames look like most often.
 
 # %%
 result = json.loads((ASSETS / "results" / "vdm-text.json").read_text())
 print(f"n = {result['n']} a row, {result['steps']} steps, guidance {result['guidance_scale']:g}, test digits, {result['device']}, {result['seconds']} s")
 for kind, rows in result["rows"].items():
-    print(f"captions of {kind}")
+    print(f"\ncaptions of {kind}" + f"{'distance':>27s}{'digits':>9s}{'pairs':>8s}{'off the path':>14s}{'speed':>8s}{'identity':>10s}")
     for name, r in rows.items():
-        direction = f"   direction right {r['directions']:5.1%}" if "directions" in r else ""
-        print(f"  {name:34s} both digits right {r['digits']:5.1%} [{r['digits_low']:.1%}, {r['digits_high']:.1%}]{direction}")
+        pairs = f"{r['pairs']:8.1%}" if "pairs" in r else " " * 8
+        print(f"  {name:34s}{r['kernel_distance']:8.2f}{r['digits']:9.1%}{pairs}{r['rmse']:11.2f} px{r['speed']:8.2f}{r['identity']:10.1%}")
 
 
 # %% [markdown]
@@ -340,13 +342,13 @@ guide = check("exercise 1", guide, reference_guide, (a, b, 0.0), (a, b, 1.0), (a
 # ## 10. Quiz
 # 1. The clip is 16 frames long. What happens for `num_frames=24`, and why does it run at all?
 # 2. Which layer would you remove to make every frame independent, and which to make the model deaf?
-# 3. Why is the reader's score on real clips printed beside the model's?
+# 3. Why is the judge's score on real clips printed beside the model's?
 #
 # <details><summary>Answers</summary>
 #
 # 1. Convolutions and spatial attention work frame by frame, temporal attention takes any number of frames. Distances beyond 15 were never trained, so frames further apart look 15 apart.
 # 2. Temporal attention; the caption's vector that is added in the residual blocks.
-# 3. The reader errs. A model cannot be asked to score better than reality.
+# 3. The judge errs. A model cannot be asked to score better than reality.
 # </details>
 #
 # ## What was shown, and what was not

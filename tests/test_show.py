@@ -88,3 +88,20 @@ def test_live_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch, capsys
     done.step = done.steps
     show.train_live(done, "done", lost)
     assert len(Board.bands[-1]) > 0
+
+
+def test_the_player_makes_the_clip_that_its_widgets_ask_for(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(show, "play", lambda clip, captions, **_: shown.append((clip, captions[0])))
+    box = show.moving_mnist_box()
+    assert shown[-1][1] == "3 moving left and 7 moving up right" and shown[-1][0].shape == (1, 1, 16, 32, 32)
+    digit, direction = box.children[0].children
+    speed, seed = box.children[2].children
+    direction.value = "down"
+    digit.value = 5
+    assert shown[-1][1] == "5 moving down and 7 moving up right"
+    before = shown[-1][0]
+    speed.value = 0.02
+    assert (shown[-1][0].diff(dim=2).abs().mean() < 0.6 * before.diff(dim=2).abs().mean()) and len(shown) == 4
+    seed.value = 3
+    assert not torch.equal(shown[-1][0][:, :, 0], shown[-2][0][:, :, 0])

@@ -1,8 +1,10 @@
-"""Every metric of a shipped model, as JSON with n, seed, seconds and, beside each number, a floor and controls.
+"""Every metric of a shipped model or of a file of clips, as JSON with n, seed, seconds and, beside each number, a floor and controls.
 
     python -m utils.evaluate vdm-text [--num 512]        # writes assets/results/vdm-text.json
+    python -m utils.evaluate real [--num 2048]           # the numbers themselves, on real clips: writes assets/results/metrics.json
+    python -m utils.evaluate clips.npz                   # writes clips.json beside it; arrays: videos, and captions if there are any
 
-Captions, clips and reference come from the test digits; the reader and the classifier were trained on the training digits.
+Captions, clips and reference come from the test digits; the judge and the classifier were trained on the training digits.
 """
 
 from __future__ import annotations
@@ -10,14 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import time
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import torch
 
-from .data import MNIST
-from .metrics import classify, digit_features, kernel_distance, named, obeyed
-from .pretrained import Model, load_pretrained
+from .data import MNIST, DataError, MovingMNIST
+from .judge import SIZE
+from .metrics import classify, digit_features, evaluate, kernel_distance, motion, named, obeyed
+from .paths import Reading
+from .pretrained import Model, available_models, load_pretrained
 from .runtime import ASSETS, device_name, generator, precision_name
+from .tracker import TRUNCATION
 
 RESULTS = ASSETS / "results"
 
@@ -36,15 +44,60 @@ def evaluate_image(model: Model, num: int, seed: int, **options) -> dict[str, di
 
 
 def evaluate_video(model: Model, num: int, seed: int, **options) -> dict[str, dict]:
-    """Share of prompts obeyed, for captions with motion and for captions of digits alone."""
+    """The rows of `metrics.evaluate` for prompts with motion, named after the model, and, under "digits", the same without controls for prompts of digits alone."""
     rows = {}
     for kind in ("motion", "digits"):
-        batch = replace(model.recipe, captions=kind).dataset("test", seed).sample(num)
-        clips = {"real held-out clips (floor)": (batch.video + 1) / 2, model.name: model.sample(batch.captions, seed=seed, **options),
-                 "control: captions of other clips": (batch.video.roll(1, 0) + 1) / 2,
-                 "control: noise": torch.rand(batch.video.shape, generator=generator(seed, 4))}
-        rows[kind] = {name: {key: round(value, 4) for key, value in obeyed(videos, batch.captions).items()} for name, videos in clips.items()}
+        prompts = replace(model.recipe, captions=kind).dataset("test", 2 * seed + 3).sample(num).captions
+        clips = model.sample(prompts, seed=seed, **options)
+        rows[kind] = _named(model.name, evaluate(clips, prompts, seed=seed, controls=kind == "motion", progress=options.get("progress", False)))
     return rows
+
+
+def _named(name: str, rows: dict[str, dict]) -> dict[str, dict]:
+    return {name if row == "clips" else row: {key: round(value, 4) for key, value in numbers.items()} for row, numbers in rows.items()}
+
+
+def read_clips(path: Path) -> tuple[torch.Tensor, list[str] | None]:
+    """Clips and captions from an .npz file: "videos", (N, 1, T, S, S) or (N, T, S, S), uint8 0-255 or floating point in [0, 1], and optionally "captions", N strings.
+
+    Raises DataError, with what to do, for a file that is missing, damaged, or holds something else.
+    """
+    if not path.exists():
+        raise DataError(f"There is no file {path.name}. Give a model's name ({', '.join(available_models())}) or an .npz file with clips.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+        raise DataError(f"{path.name} is damaged or not an .npz file ({type(error).__name__}). Write it with "
+                        "np.savez_compressed(path, videos=clips, captions=captions).") from error
+    if "videos" not in arrays:
+        raise DataError(f"{path.name} has no array 'videos', only {', '.join(arrays) or 'nothing'}.")
+    videos = torch.from_numpy(arrays["videos"])
+    if videos.dim() == 4:
+        videos = videos[:, None]
+    videos = videos.float() / 255 if videos.dtype == torch.uint8 else videos.float()
+    captions = [str(text) for text in arrays["captions"].tolist()] if "captions" in arrays else None
+    return videos, captions
+
+
+def evaluate_file(path: Path, seed: int = 0, progress: bool = False) -> dict:
+    """All numbers of the clips in an .npz file (see `read_clips`) with their circumstances, ready for JSON."""
+    start = time.monotonic()
+    videos, captions = read_clips(path)
+    rows = _named(path.stem, evaluate(videos, captions, seed=seed, progress=progress))
+    return {"file": path.name, "n": len(videos), "seed": seed, "seconds": round(time.monotonic() - start), "rows": rows}
+
+
+def evaluate_real(num: int, seed: int = 0, progress: bool = False) -> dict:
+    """What the numbers say of real clips, drawn once more, beside floor and controls; and of the true places of the floor's digits, cut off to whole pixels as they are drawn,
+    which is the best that a tracker could do."""
+    start = time.monotonic()
+    again = MovingMNIST("test", 2 * seed + 3, captions="motion").sample(num)
+    rows = _named("real clips, drawn once more", evaluate((again.video + 1) / 2, again.captions, seed=seed, progress=progress))
+    known = MovingMNIST("test", 2 * seed + 2, captions="motion").sample(num)
+    perfect = Reading(known.labels, (2 * known.position).floor() / 2 + TRUNCATION, known.labels[..., None].expand(known.position.shape[:3]), SIZE)
+    rows["a perfect tracker on the floor's clips"] = {key: round(value, 4) for key, value in {**obeyed(perfect, known.captions), **motion(perfect), "n": num}.items()}
+    return {"n": num, "seed": seed, "seconds": round(time.monotonic() - start), "rows": rows}
 
 
 def circumstances(model: Model, num: int, seed: int) -> dict:
@@ -64,19 +117,31 @@ def evaluate_model(model: Model, num: int, seed: int = 0, **options) -> dict:
 
 
 def main() -> None:
-    """Evaluate the model named on the command line and write its results file."""
-    parser = argparse.ArgumentParser(prog="python -m utils.evaluate", description="Measure a shipped model.")
-    parser.add_argument("model")
-    parser.add_argument("--num", type=int, default=512)
+    """Evaluate the model, or the file of clips, named on the command line and write its results file."""
+    parser = argparse.ArgumentParser(prog="python -m utils.evaluate", description="Measure a shipped model, or clips from an .npz file (videos, captions).")
+    parser.add_argument("what", help="a model's name, 'real', or a path that ends in .npz")
+    parser.add_argument("--num", type=int, default=512, help="clips, or images, a row")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="denoising steps (default: the recipe's)")
     parser.add_argument("--guidance-scale", type=float, help="(default: the recipe's)")
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
     parser.add_argument("--device")
+    parser.add_argument("--out", type=Path, help="where the JSON goes (default: assets/results/MODEL.json, or beside the .npz file)")
     a = parser.parse_args()
-    result = evaluate_model(load_pretrained(a.model, a.device, amp=a.amp), a.num, a.seed, progress=True, steps=a.steps, guidance_scale=a.guidance_scale)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / f"{a.model}.json").write_text(json.dumps(result, indent=1) + "\n")
+    try:
+        if a.what.endswith(".npz"):
+            path = Path(a.what)
+            result, out = evaluate_file(path, a.seed, progress=True), path.with_suffix(".json")
+        elif a.what == "real":
+            result, out = evaluate_real(a.num, a.seed, progress=True), RESULTS / "metrics.json"
+        else:
+            model = load_pretrained(a.what, a.device, amp=a.amp)
+            result, out = evaluate_model(model, a.num, a.seed, progress=True, steps=a.steps, guidance_scale=a.guidance_scale), RESULTS / f"{a.what}.json"
+    except (RuntimeError, ValueError) as error:
+        raise SystemExit(f"error: {error}") from error
+    out = a.out or out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 
 

@@ -1,168 +1,52 @@
-"""Two small networks that read pictures, and the numbers made from them.
+"""The numbers that every table is made of: distances between sets of features, what readers find in clips against what captions ask, and how
+the digits move.
 
-`DigitClassifier` names a digit and gives features for `kernel_distance`; `Reader` says which digits a clip shows and where they
-start to move. Both are trained on real data alone, never on samples, and frozen; how they do on real held-out data is printed
-beside everything that they measure.
-
-    python -m utils.metrics classifier     # trains it and writes assets/checkpoints/classifier.pt
-    python -m utils.metrics reader         # likewise
+`evaluate` gives all of them for a set of clips, beside the same numbers of real held-out clips (the floor) and of clips that were
+spoiled on purpose (controls: see `controls`). How well the numbers themselves work is lesson 04.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
-from torch import nn
 from tqdm import tqdm
 
-from .captions import Caption, octant, parse
-from .data import MNIST, Batch, MovingMNIST
-from .runtime import ASSETS, amp_dtype, autocast, generator, pick_device
+from . import judge
+from .captions import parse
+from .controls import spoiled
+from .data import MovingMNIST
+from .judge import SIZE
+from .paths import FREE, Reading
+from .runtime import generator
+from .tracker import nearest_training_digit, track
 
-CHECKPOINTS = ASSETS / "checkpoints"
-
-
-class DigitClassifier(nn.Module):
-    """(B, 1, 28, 28) digits in [0, 1] -> logits (B, 10); `features` gives the 64 numbers before them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.SiLU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.GroupNorm(8, 32), nn.SiLU(),
-            nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.GroupNorm(8, 64), nn.SiLU(),
-            nn.Flatten(), nn.Linear(64 * 49, 64), nn.LayerNorm(64), nn.SiLU())
-        self.head = nn.Linear(64, 10)
-
-    def features(self, digits: torch.Tensor) -> torch.Tensor:
-        """(B, 1, 28, 28) in [0, 1] -> (B, 64)."""
-        return self.body(digits * 2 - 1)
-
-    def forward(self, digits: torch.Tensor) -> torch.Tensor:
-        return self.head(self.features(digits))
-
-
-class Reader(nn.Module):
-    """(B, 1, 16, 32, 32) clips in [0, 1] -> for every digit how often it is there, and for every digit which way it starts.
-
-    `counts` (B, 10, 3): logits of digit d being there 0, 1 or 2 times. `moves` (B, 10, 8): logits of a digit d starting in octant k.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.frames = nn.Sequential(  # frame by frame: what is there
-            nn.Conv2d(1, 24, 5, stride=2, padding=2), nn.GroupNorm(8, 24), nn.SiLU(),
-            nn.Conv2d(24, 48, 3, padding=1), nn.GroupNorm(8, 48), nn.SiLU(),
-            nn.Conv2d(48, 64, 3, stride=2, padding=1), nn.GroupNorm(8, 64), nn.SiLU(),
-            nn.Conv2d(64, 64, 3, padding=1), nn.GroupNorm(8, 64), nn.SiLU())
-        self.motion = nn.Sequential(  # neighbouring frames: where it goes
-            nn.Conv3d(64, 64, 3, stride=(1, 2, 2), padding=1), nn.GroupNorm(8, 64), nn.SiLU(),
-            nn.Conv3d(64, 64, 3, padding=1), nn.GroupNorm(8, 64), nn.SiLU())
-        self.counts = nn.Sequential(nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 30))
-        self.moves = nn.Sequential(nn.Linear(128, 128), nn.SiLU(), nn.Linear(128, 80))
-
-    def forward(self, clips: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """clips (B, 1, T, 32, 32) in [0, 1] -> counts (B, 10, 3), moves (B, 10, 8)."""
-        t = clips.shape[2]
-        h = self.frames(rearrange(clips, "b c t h w -> (b t) c h w") * 2 - 1)
-        h = rearrange(h, "(b t) c h w -> b c t h w", t=t)
-        what = torch.cat([h.amax((3, 4)).mean(2), h.mean((2, 3, 4))], dim=1)
-        first = self.motion(h[:, :, :8])  # direction is velocity[0]: the first frames tell
-        where = torch.cat([first.amax((2, 3, 4)), first[:, :, 0].amax((2, 3))], dim=1)
-        return (rearrange(self.counts(what), "b (digit n) -> b digit n", n=3),
-                rearrange(self.moves(where), "b (digit k) -> b digit k", k=8))
-
-
-def reader_loss(counts: torch.Tensor, moves: torch.Tensor, labels: torch.Tensor, octants: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the counts plus binary cross-entropy of (digit, octant) pairs; labels, octants (B, 2) int64."""
-    present = F.one_hot(labels, 10).sum(1)  # (B, 10), 0..2
-    pairs = torch.zeros_like(moves).index_put((torch.arange(len(labels), device=labels.device)[:, None], labels, octants),
-                                              torch.ones((), device=moves.device))
-    return F.cross_entropy(rearrange(counts, "b d n -> b n d"), present) + F.binary_cross_entropy_with_logits(moves, pairs) * 4
-
-
-def _train(network: nn.Module, data: MNIST | MovingMNIST, loss_of: Callable[[nn.Module, Batch, torch.device], torch.Tensor],
-           steps: int, batch_size: int, device: str | None) -> None:
-    where = pick_device(device)
-    dtype = amp_dtype(where)
-    network.to(where)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    scaler = torch.amp.GradScaler(where.type, enabled=dtype == torch.float16)
-    bar = tqdm(range(steps), desc=type(network).__name__, mininterval=5)
-    for step in bar:
-        with autocast(where, dtype):
-            loss = loss_of(network, data.sample(batch_size, index=step), where)
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        schedule.step()
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
-
-
-def _classifier_loss(network: nn.Module, batch: Batch, where: torch.device) -> torch.Tensor:
-    return F.cross_entropy(network((batch.video[:, :, 0].to(where) + 1) / 2).float(), batch.labels[:, 0].to(where))
-
-
-def _reader_loss(network: nn.Module, batch: Batch, where: torch.device) -> torch.Tensor:
-    counts, moves = network((batch.video.to(where) + 1) / 2)
-    return reader_loss(counts.float(), moves.float(), batch.labels.to(where), octant(batch.velocity[:, :, 0]).to(where))
-
-
-@lru_cache
-def load_network(name: str) -> DigitClassifier | Reader:
-    """The frozen "classifier" or "reader", on the CPU. FileNotFoundError says how to make it."""
-    path = CHECKPOINTS / f"{name}.pt"
-    if not path.exists():
-        raise FileNotFoundError(f"{path.name} is not in assets/checkpoints/: restore it with `git checkout -- assets`, "
-                                f"or train it with `python -m utils.metrics {name}`.")
-    network = {"classifier": DigitClassifier, "reader": Reader}[name]()
-    network.load_state_dict({key: tensor.float() for key, tensor in torch.load(path, map_location="cpu", weights_only=True).items()})
-    return network.eval().requires_grad_(False)
+FLOOR = "real held-out clips (floor)"
 
 
 @torch.no_grad()
 def digit_features(images: torch.Tensor) -> torch.Tensor:
     """(N, 1, 1, 28, 28) images in [0, 1] -> (N, 64) features of the classifier."""
-    return torch.cat([load_network("classifier").features(chunk[:, :, 0].float()) for chunk in images.split(256)])
+    return torch.cat([judge.load_network("classifier").features(chunk[:, :, 0].float()) for chunk in images.split(256)])
 
 
 @torch.no_grad()
 def classify(images: torch.Tensor) -> torch.Tensor:
     """(N, 1, 1, 28, 28) images in [0, 1] -> (N, 10) probabilities of the digits."""
-    return torch.cat([load_network("classifier")(chunk[:, :, 0].float()) for chunk in images.split(256)]).softmax(1)
+    return torch.cat([judge.load_network("classifier")(chunk[:, :, 0].float()) for chunk in images.split(256)]).softmax(1)
 
 
-@torch.no_grad()
-def read(clips: torch.Tensor, batch_size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """What two-digit clips show: digits (N, 2) int64 in ascending order, and moves (N, 10, 8), the probability that a digit starts in an octant.
-
-    clips (N, 1, T, 32, 32) in [0, 1]; ValueError for another shape or range.
-    """
-    check_clips(clips)
-    reader = load_network("reader")
-    outputs = [reader(chunk.cpu().float()) for chunk in clips.split(batch_size)]
-    log_counts = torch.cat([counts for counts, _ in outputs]).log_softmax(-1)  # (N, 10, 3)
-    first, second = torch.triu_indices(10, 10)  # the 55 multisets of two digits
-    times = F.one_hot(first, 10) + F.one_hot(second, 10)  # (55, 10)
-    score = sum(torch.where(times == n, log_counts[:, None, :, n], torch.zeros(())) for n in range(3)).sum(-1)  # (N, 55)
-    best = score.argmax(1)
-    return torch.stack([first[best], second[best]], dim=1), torch.cat([moves for _, moves in outputs]).sigmoid()
+def named(images: torch.Tensor, labels: torch.Tensor) -> dict[str, float | int]:
+    """How many images (N, 1, 1, 28, 28) in [0, 1] the classifier reads as their labels (N,): "digits" with n and a 95% interval (Wilson)."""
+    return _share("digits", (classify(images).argmax(1) == labels.cpu()).tolist())
 
 
 def kernel_distance(x: torch.Tensor, y: torch.Tensor) -> float:
     """Unbiased squared kernel distance between two sets of features, (N, D) and (M, D), float: the polynomial kernel
     (x.y / D + 1)^3 of the kernel inception distance (arXiv 1801.01401). About 0, of either sign, for two draws of one distribution."""
-    if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
-        raise ValueError(f"Expected features (N, D) and (M, D) with N, M > 1; got {tuple(x.shape)} and {tuple(y.shape)}.")
+    _check_features(x, y)
     return float(_kernel_distances(x, y, torch.ones(1, len(x)), torch.ones(1, len(y))))
 
 
@@ -175,15 +59,21 @@ def kernel_distance_gap(x: torch.Tensor, other: torch.Tensor, reference: torch.T
     if x.shape != other.shape:
         raise ValueError(f"Paired features have one shape; got {tuple(x.shape)} and {tuple(other.shape)}.")
     g = generator(seed)
-
-    def times_drawn(num: int) -> torch.Tensor:
-        drawn = torch.randint(num, (resamples, num), generator=g)
-        return torch.zeros(resamples, num).scatter_add_(1, drawn, torch.ones(resamples, num))
-
-    rows, references = times_drawn(len(x)), times_drawn(len(reference))
+    rows, references = _times_drawn(len(x), resamples, g), _times_drawn(len(reference), resamples, g)
     gaps = _kernel_distances(x, reference, rows, references) - _kernel_distances(other, reference, rows, references)
     low, high = gaps.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return {"gap": kernel_distance(x, reference) - kernel_distance(other, reference), "gap_low": low, "gap_high": high}
+
+
+def _times_drawn(num: int, resamples: int, g: torch.Generator) -> torch.Tensor:
+    """(resamples, num): how often each of `num` rows is drawn when `num` are drawn with replacement."""
+    drawn = torch.randint(num, (resamples, num), generator=g)
+    return torch.zeros(resamples, num).scatter_add_(1, drawn, torch.ones(resamples, num))
+
+
+def _check_features(x: torch.Tensor, y: torch.Tensor) -> None:
+    if x.dim() != 2 or y.dim() != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+        raise ValueError(f"Expected features (N, D) and (M, D) with N, M > 1; got {tuple(x.shape)} and {tuple(y.shape)}.")
 
 
 def _kernel_distances(x: torch.Tensor, y: torch.Tensor, x_times: torch.Tensor, y_times: torch.Tensor) -> torch.Tensor:
@@ -202,6 +92,41 @@ def _kernel_distances(x: torch.Tensor, y: torch.Tensor, x_times: torch.Tensor, y
     return within(x, x_times) + within(y, y_times) - 2 * between
 
 
+def kernel_distance_interval(x: torch.Tensor, reference: torch.Tensor, resamples: int = 200, seed: int = 0) -> dict[str, float]:
+    """`kernel_distance` of x (N, D) and reference (M, D) with a 95% bootstrap interval over the rows of both: as `kernel_distance_gap`'s, too wide
+    rather than too narrow where x is as near as real data would be."""
+    g = generator(seed)
+    gaps = _kernel_distances(x, reference, _times_drawn(len(x), resamples, g), _times_drawn(len(reference), resamples, g))
+    low, high = gaps.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return {"kernel_distance": kernel_distance(x, reference), "kernel_distance_low": low, "kernel_distance_high": high}
+
+
+def frechet_distance(x: torch.Tensor, y: torch.Tensor) -> float:
+    """Squared Frechet distance between Gaussians fitted to two sets of features, (N, D) and (M, D): |m_x - m_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2)).
+
+    Not 0 for two draws of one distribution: the floor falls as about tr(S)(D + 4) / (2N), so give both sets, and the floor, the same N of at least a few times D.
+    Heusel et al. 2017 (arXiv 1706.08500), equation 6, in features that are not theirs: never comparable with published FVD or FID.
+    """
+    _check_features(x, y)
+    x, y = x.double(), y.double()
+    values, vectors = torch.linalg.eigh(x.T.cov())
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
+    cross = torch.linalg.eigvalsh(root @ y.T.cov() @ root).clamp(min=0).sqrt().sum()
+    return float((x.mean(0) - y.mean(0)).square().sum() + x.T.cov().trace() + y.T.cov().trace() - 2 * cross)
+
+
+def precision_recall(x: torch.Tensor, reference: torch.Tensor, neighbours: int = 5) -> dict[str, float]:
+    """Share of features x (N, D) that lie within the reach of the reference (M, D), "precision", and the other way round, "recall". A point's reach
+    is the distance to its `neighbours`-th neighbour in its own set. Kynkaanniemi et al. 2019 (arXiv 1904.06991), section 2."""
+    _check_features(x, reference)
+
+    def covered(points: torch.Tensor, by: torch.Tensor) -> float:
+        reach = torch.cdist(by, by).kthvalue(neighbours + 1).values  # the nearest is the point itself
+        return float((torch.cdist(points, by) <= reach).any(1).float().mean())
+
+    return {"precision": covered(x, reference), "recall": covered(reference, x)}
+
+
 def variety(features: torch.Tensor, labels: torch.Tensor) -> float:
     """Mean variance of features (N, D) within the classes that labels (N,) name, summed over D: how much samples of one class differ.
     Means something beside the same number of real samples with the same labels."""
@@ -211,45 +136,136 @@ def variety(features: torch.Tensor, labels: torch.Tensor) -> float:
     return float(sum(part.var(0).sum() * len(part) for part in parts) / len(features))
 
 
-def check_clips(clips: torch.Tensor) -> None:
-    """ValueError unless clips are (N, 1, T, 32, 32) in [0, 1]."""
-    if clips.dim() != 5 or clips.shape[1] != 1 or clips.shape[-2:] != (32, 32):
-        raise ValueError(f"Expected clips of shape (N, 1, T, 32, 32); got {tuple(clips.shape)}.")
+def check_clips(clips: torch.Tensor) -> torch.Tensor:
+    """Clips (N, 1, T, S, S) in [0, 1], S a multiple of 32, as the readers take them: (N, 1, T, 32, 32) float32 on the CPU, averaged down. ValueError for
+    another shape or range."""
+    size = clips.shape[-1] if clips.dim() == 5 else 0
+    if clips.dim() != 5 or clips.shape[1] != 1 or clips.shape[-2] != size or size % SIZE or clips.shape[2] < 3 or not len(clips):
+        raise ValueError(f"Expected clips of shape (N, 1, T, 32, 32), or a multiple of 32 pixels, with T at least 3; got {tuple(clips.shape)}.")
+    clips = clips.detach().cpu().float()
+    if not clips.isfinite().all():
+        raise ValueError("Clips hold values that are not numbers (NaN or infinity).")
     if clips.min() < -1e-4 or clips.max() > 1 + 1e-4:
         raise ValueError(f"Clips are in [0, 1]; got values from {clips.min():.3g} to {clips.max():.3g}. "
                          "A dataset's video is in [-1, 1]: pass (video + 1) / 2.")
+    return F.avg_pool3d(clips, (1, size // SIZE, size // SIZE))
 
 
-def named(images: torch.Tensor, labels: torch.Tensor) -> dict[str, float | int]:
-    """How many images (N, 1, 1, 28, 28) in [0, 1] the classifier reads as their labels (N,): "digits" with n and a 95% interval (Wilson)."""
-    return _share("digits", (classify(images).argmax(1) == labels.cpu()).tolist())
+def read(clips: torch.Tensor) -> Reading:
+    """The judge's `Reading` of clips (N, 1, T, S, S) in [0, 1]; see `check_clips`."""
+    return judge.read(check_clips(clips))
 
 
-def obeyed(clips: torch.Tensor, captions: Sequence[str]) -> dict[str, float | int]:
-    """How well clips (N, 1, 16, 32, 32) in [0, 1] do what their captions say, for captions of two digits.
+def obeyed(reading: Reading, captions: Sequence[str]) -> dict[str, float | int]:
+    """How well clips of two digits do what their captions say, by a reading of them.
 
-    digits: share of clips whose two digits read as the caption's. directions: share of a caption's (digit, direction) pairs for
-    which the reader's most likely octant of that digit is within 45 degrees (only captions with motion count).
-    Each comes with n and a 95% interval (Wilson).
+    digits: share of clips whose two digits are the caption's. From captions with motion also: pairs, the share of a caption's (digit, direction)
+    pairs that are there, that is: the digit is read, and sets off within 45 degrees of the direction (chance, once digits are right: 1/4); directions,
+    the same among digits that are read as asked; octants: the share of these within 22.5 degrees, the right one of eight directions (chance 1/8); angle_error: their median angle in
+    degrees from the direction (11 where all is well, as a direction stands for an eighth of the circle). A digit that stands still is 180 degrees off.
+    Shares come with n and a 95% interval (Wilson). ValueError for captions that are too few, or not of two digits.
     """
-    if len(clips) != len(captions):
-        raise ValueError(f"{len(clips)} clips but {len(captions)} captions.")
+    if len(reading.digits) != len(captions):
+        raise ValueError(f"{len(reading.digits)} clips but {len(captions)} captions.")
     asked = [parse(text) for text in captions]
-    digits, moves = read(clips)
-    right = [sorted(a.digits) == d.tolist() for a, d in zip(asked, digits)]
-    pairs = [pair for a, m in zip(asked, moves) if a.directions for pair in _pairs_right(a, m)]
-    return {**_share("digits", right), **_share("directions", pairs)}
+    if any(len(a.digits) != 2 for a in asked):
+        raise ValueError("The readers read two digits: captions must name two.")
+    numbers = _share("digits", [sorted(a.digits) == sorted(seen) for a, seen in zip(asked, reading.digits.tolist())])
+    errors = [error for a, digits, angles in zip(asked, reading.digits.tolist(), reading.angles.tolist()) if a.directions
+              for error in _errors(a.digits, [45 * direction for direction in a.directions], digits, angles)]
+    if errors:
+        there = [error for error in errors if error is not None]
+        numbers |= {**_share("pairs", [error is not None and error <= 45 for error in errors]), **_share("directions", [error <= 45 for error in there]),
+                    **_share("octants", [error <= 22.5 for error in there])}
+        if there:
+            numbers["angle_error"] = float(torch.tensor(there).median())
+    return numbers
 
 
-def _pairs_right(asked: Caption, moves: torch.Tensor) -> list[bool]:
-    if len(set(asked.digits)) == 1:  # "3 moving left and 3 moving up": both octants must be likely, in any order
-        likely = moves[asked.digits[0]].topk(2).indices.tolist()
-        return max(([_near(a, b) for a, b in zip(asked.directions, order)] for order in (likely, likely[::-1])), key=sum)
-    return [_near(k, int(moves[d].argmax())) for d, k in zip(asked.digits, asked.directions)]
+def _errors(digits: Sequence[int], angles: Sequence[float], other_digits: Sequence[int], other_angles: Sequence[float]) -> list[float | None]:
+    """For each of two digits, degrees between its angle and that of the same digit among two others; None where it is not among them."""
+
+    def errors(order: tuple[int, int]) -> list[float | None]:
+        return [_degrees_apart(angle, other_angles[k]) if other_digits[k] == digit else None for digit, angle, k in zip(digits, angles, order)]
+
+    return min((errors(order) for order in ((0, 1), (1, 0))), key=lambda found: sum(360 if error is None else error for error in found))
 
 
-def _near(a: int, b: int) -> bool:
-    return (a - b) % 8 in (0, 1, 7)
+def _degrees_apart(angle: float, other: float) -> float:
+    """0 to 180; a digit that stands still (NaN) is as far as can be from one that moves."""
+    if math.isnan(angle) or math.isnan(other):
+        return 0.0 if math.isnan(angle) and math.isnan(other) else 180.0
+    return abs((other - angle + 180) % 360 - 180)
+
+
+def motion(reading: Reading) -> dict[str, float]:
+    """How digits move: rmse, the median over digits of the distance from the best bouncing path, in pixels of a 32-pixel frame (not 0 for real digits: places
+    are cut off to whole pixels, and a wall stops a digit for the rest of a frame); speed, the mean of the path's, in pixels a frame; outside: the share of
+    frames in which a digit stands more than a pixel beyond a wall; identity: the share of frames that look like the digit which the track's frames look like most often."""
+    scale = SIZE / reading.frame_size
+    beyond = torch.maximum(-reading.tracks, reading.tracks - FREE * reading.frame_size).amax(-1) * scale > 1
+    most = reading.frame_digits.mode(-1, keepdim=True).values
+    return {"rmse": float(reading.path.rmse.median()) * scale, "speed": float(reading.path.velocity.norm(dim=-1).mean()) * scale,
+            "outside": float(beyond.float().mean()), "identity": float((reading.frame_digits == most).float().mean())}
+
+
+def entropy(digits: torch.Tensor) -> float:
+    """Entropy in nats of how often each digit occurs in `digits` (any shape, 0 to 9): at most ln 10 = 2.303."""
+    share = torch.bincount(digits.flatten(), minlength=10).double() / digits.numel()
+    return float(-(share * share.clamp(min=1e-12).log()).sum())
+
+
+def agreement(one: Reading, other: Reading) -> dict[str, float]:
+    """How far two readings of the same clips agree: same_digits, the share of clips in which both find the same two digits; same_directions, of the digits that
+    both find, the share whose directions are within 45 degrees of each other, of same_directions_n."""
+    same = (one.digits.sort(1).values == other.digits.sort(1).values).all(1)
+    errors = [error for row in zip(one.digits.tolist(), one.angles.tolist(), other.digits.tolist(), other.angles.tolist()) for error in _errors(*row) if error is not None]
+    return {"same_digits": float(same.float().mean()), **({"same_directions": sum(error <= 45 for error in errors) / len(errors)} if errors else {}),
+            "same_directions_n": len(errors)}
+
+
+def memorised(pictures: torch.Tensor, held_out: torch.Tensor) -> float:
+    """How often a digit's picture (..., 28, 28) is nearer to its nearest training digit than a held-out one is to its own: the area under the ROC curve. About 0.5 is
+    as it should be, 1 means copies of the training digits, 0 means that they are unlike any digit."""
+    mine, real = nearest_training_digit(pictures), nearest_training_digit(held_out)
+    return float((mine[:, None] < real).float().mean() + 0.5 * (mine[:, None] == real).float().mean())
+
+
+def evaluate(videos: torch.Tensor, captions: Sequence[str] | None = None, reference: torch.Tensor | None = None, seed: int = 0, controls: bool = True,
+             tracked: int = 128, progress: bool = False) -> dict[str, dict[str, float | int]]:
+    """Every number of clips of two digits, as rows by name: "clips", "real held-out clips (floor)", and, unless controls is False, those of `spoiled`.
+
+    videos (N, 1, T, S, S) in [0, 1], S a multiple of 32 (averaged down to 32), N at least 8. captions: what was asked for, N strings of two digits each. reference: real
+    clips to be near to, (M, 1, T, S, S) in [0, 1]; by default N clips of test digits of Moving MNIST. The floor, and what the controls are made of, are N other ones, with captions of the same kind.
+
+    A row holds: kernel_distance to the reference (with _low and _high), frechet_distance, precision, recall (all in the judge's features); digits, pairs, directions, octants, angle_error (`obeyed`); rmse,
+    speed, outside, identity (`motion`); entropy of the digits; and, named tracker_..., what the tracker finds in the first `tracked` clips of the row (at about 15 a second and core): the same, its `agreement` with the
+    judge, and `memorised`. Deterministic in its arguments.
+    """
+    clips = check_clips(videos)
+    num, t = len(clips), clips.shape[2]
+    if num < 8:
+        raise ValueError(f"Distances need at least 8 clips; got {num}.")
+    kind = "motion" if captions is None or any(parse(text).directions for text in captions) else "digits"
+    if reference is None:
+        reference = (MovingMNIST("test", 2 * seed + 1, num_frames=t, captions=None).sample(num).video + 1) / 2
+    held_out = MovingMNIST("test", 2 * seed + 2, num_frames=t, captions=kind).sample(num)
+    rows = {FLOOR: ((held_out.video + 1) / 2, held_out.captions), "clips": (clips, captions)}
+    if controls:
+        rows |= {name: (bad, held_out.captions) for name, bad in spoiled(num, t, 2 * seed + 2).items()}
+    target = read(reference).features
+    numbers, pictures = {}, None
+    for name, (shown, asked) in (bar := tqdm(rows.items(), disable=not progress, desc="reading", leave=False)):
+        bar.set_postfix_str(name)
+        reading, second = judge.read(shown), track(shown[:tracked])
+        pictures = second.pictures if pictures is None else pictures  # the floor's, as the first row
+        x = reading.features
+        numbers[name] = {**kernel_distance_interval(x, target), "frechet_distance": frechet_distance(x, target), **precision_recall(x, target),
+                         **({} if asked is None else obeyed(reading, asked)), **motion(reading), "entropy": entropy(reading.digits), "n": num}
+        other = {**({} if asked is None else obeyed(second, asked[:tracked])), **motion(second), **agreement(reading[:tracked], second),
+                   "memorised": memorised(second.pictures, pictures), "n": len(second.digits)}
+        numbers[name] |= {f"tracker_{key}": value for key, value in other.items()}
+    return numbers
 
 
 def _share(name: str, right: list[bool]) -> dict[str, float | int]:
@@ -259,32 +275,3 @@ def _share(name: str, right: list[bool]) -> dict[str, float | int]:
     z = 1.96
     centre, half = (k + z * z / 2) / (n + z * z), z * math.sqrt(k * (n - k) / n + z * z / 4) / (n + z * z)
     return {name: k / n, f"{name}_low": centre - half, f"{name}_high": centre + half, f"{name}_n": n}
-
-
-def main() -> None:
-    """Train one of the two networks, print how it does on held-out real data and on noise, and write it."""
-    parser = argparse.ArgumentParser(description="Train the networks that the numbers are made with.")
-    parser.add_argument("network", choices=("classifier", "reader"))
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--device")
-    a = parser.parse_args()
-    torch.manual_seed(0)
-    network = DigitClassifier() if a.network == "classifier" else Reader()
-    if a.network == "classifier":
-        _train(network, MNIST("train", seed=1), _classifier_loss, a.steps, 128, a.device)
-    else:
-        _train(network, MovingMNIST("train", seed=1), _reader_loss, a.steps, 32, a.device)
-    CHECKPOINTS.mkdir(parents=True, exist_ok=True)
-    torch.save({key: tensor.detach().half().cpu() for key, tensor in network.state_dict().items()}, CHECKPOINTS / f"{a.network}.pt")
-    load_network.cache_clear()
-    if a.network == "classifier":
-        batch = MNIST("validation", seed=9).sample(2000)
-        print("accuracy on real digits:", float((classify((batch.video + 1) / 2).argmax(1) == batch.labels[:, 0]).float().mean()))
-        return
-    batch = MovingMNIST("validation", seed=9, captions="motion").sample(512)
-    print("real clips:", obeyed((batch.video + 1) / 2, batch.captions))
-    print("noise:", obeyed(torch.rand(batch.video.shape, generator=generator(1)), batch.captions))
-
-
-if __name__ == "__main__":
-    main()

@@ -13,6 +13,8 @@ import re
 import torch
 
 from . import show
+from .controls import spoiled
+from .data import MovingMNIST
 from .pretrained import Model, load_pretrained
 from .recipes import RECIPES
 from .runtime import ASSETS, ROOT, generator, randn_per_sample
@@ -55,6 +57,12 @@ def guidance_gif() -> None:
     show.gif(torch.cat(frames + frames[-1:] * 3, dim=2), FIGURES / "03_guidance.gif", columns=10, scale=2, fps=2)
 
 
+def controls_gif() -> None:
+    """assets/figures/04_controls.gif: a real clip (top left), and the same clip spoiled in seven ways, in the order of `controls.spoiled`."""
+    real = (MovingMNIST("test", seed=8).sample(1).video + 1) / 2
+    show.gif(torch.cat([real, *spoiled(1, seed=8).values()]), FIGURES / "04_controls.gif", columns=4, scale=3)
+
+
 def text_to_video_gif() -> None:
     """assets/figures/06_text_to_video.gif: one clip for each caption of GALLERY, seed 0, none rejected."""
     show.gif(load_pretrained("vdm-text", device="cpu").sample(list(GALLERY), seed=0), FIGURES / "06_text_to_video.gif", columns=4, scale=3)
@@ -63,6 +71,18 @@ def text_to_video_gif() -> None:
 def percent(row: dict, key: str) -> str:
     """A share with its 95% interval, for a table."""
     return f"{row[key]:.1%} ({row[key + '_low']:.1%} to {row[key + '_high']:.1%})"
+
+
+def video_rows(rows: dict[str, dict]) -> list[str]:
+    """The table of `metrics.evaluate`'s rows, as lines of Markdown; what the tracker, which has no network, says is in brackets."""
+    motion = any("pairs" in row for row in rows.values())
+    lines = ["| clips | kernel distance (95% interval) | both digits as asked |" + " (digit, direction) pairs as asked | direction, of digits as asked |" * motion
+             + " off the best path, pixels | pixels a frame | frames that look like the digit |", "|---|---|---|" + "---|---|" * motion + "---|---|---|"]
+    for name, row in rows.items():
+        shares = [f"{row[key]:.1%} ({row['tracker_' + key]:.1%})" if key in row and "tracker_" + key in row else "" for key in ("digits", "pairs", "directions")[:3 if motion else 1]]
+        lines.append(f"| {name} | {row['kernel_distance']:.3f} ({row['kernel_distance_low']:.3f} to {row['kernel_distance_high']:.3f}) | " + " | ".join(shares)
+                     + f" | {row['rmse']:.2f} ({row['tracker_rmse']:.2f}) | {row['speed']:.2f} ({row['tracker_speed']:.2f}) | {row['identity']:.1%} ({row['tracker_identity']:.1%}) |")
+    return lines
 
 
 def results_table() -> str:
@@ -77,9 +97,8 @@ def results_table() -> str:
                   f"{t['flops']:.2g} FLOPs. Measured on test digits, n = {result['n']} a row, {result['steps']} steps ({result['sampler']}), seed {result['seed']}"
                   + (f", guidance {result['guidance_scale']:g}." if RECIPES[result['model']].captions else "."), ""]
         if "motion" in result["rows"]:
-            lines += ["| captions | clips | both digits as asked | direction as asked, a digit |", "|---|---|---|---|"]
             for kind, rows in result["rows"].items():
-                lines += [f"| {kind} | {name} | {percent(row, 'digits')} | {percent(row, 'directions') if 'directions' in row else ''} |" for name, row in rows.items()]
+                lines += [f"Prompts of {'digits and directions' if kind == 'motion' else 'digits alone'}:", "", *video_rows(rows), ""]
         else:
             asked = "digits" in result["rows"][result["model"]]
             lines += ["| images | kernel distance | read with over 90% confidence |" + " read as asked |" * asked, "|---|---|---|" + "---|" * asked]
@@ -117,10 +136,10 @@ def shapes_table() -> str:
     rows = json.loads((RESULTS / "video-shapes.json").read_text())
     levels = list(rows[0]["validation_loss"])
     lines = ["| shape (width from fine to coarse) | parameters | GFLOP a clip | saved activations, MiB | clips seen | "
-             + " | ".join(f"loss at {level}" for level in levels) + " | digits read |", "|---|" + "---|" * (len(levels) + 5)]
+             + " | ".join(f"loss at {level}" for level in levels) + " |", "|---|" + "---|" * (len(levels) + 4)]
     for row in rows:
         lines.append(f"| {row['variant']} | {row['parameters'] / 1e6:.2f}M | {row['gflop_per_clip']:.1f} | {row['saved_activations_mib']:.0f} | {row['clips']:,} | "
-                     + " | ".join(f"{row['validation_loss'][level]:.3f}" for level in levels) + f" | {row['obeyed']['digits']:.0%} |")
+                     + " | ".join(f"{row['validation_loss'][level]:.3f}" for level in levels) + " |")
     return "\n".join(lines)
 
 
@@ -138,7 +157,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m utils.readme", description="Make README's figures and tables.")
     parser.add_argument("--tables", action="store_true", help="only the tables")
     if not parser.parse_args().tables:
-        for figure in (denoising_gif, fast_samplers_gif, guidance_gif, text_to_video_gif):
+        for figure in (denoising_gif, fast_samplers_gif, guidance_gif, controls_gif, text_to_video_gif):
             figure()
     README.write_text(with_tables(README.read_text()))
 

@@ -261,3 +261,30 @@ def caption_box(model: Model, default: str = "3 moving left and 7 moving up righ
 
     button.on_click(make)
     return widgets.VBox([text, widgets.HBox([scale, seed]), button, output])
+
+
+def moving_mnist_box(digits: tuple[int, int] = (3, 7), directions: tuple[str, str] = ("left", "up right"), seed: int = 0):
+    """A widget: choose two digits, their directions and their speed, and watch a real clip that does just that, beside its x-t slice."""
+    import ipywidgets as widgets
+    from IPython.display import display
+
+    from .captions import DIRECTIONS, Caption
+    from .data import SPEED, MovingMNIST
+
+    rows = [(widgets.Dropdown(options=range(10), value=digit, description="digit"), widgets.Dropdown(options=DIRECTIONS, value=direction, description="moving"))
+            for digit, direction in zip(digits, directions)]
+    speed = widgets.FloatSlider(value=SPEED, min=0.02, max=0.3, step=0.02, description="speed", readout_format=".2f")
+    draw = widgets.IntSlider(value=seed, min=0, max=20, description="seed")
+    output = widgets.Output()
+
+    def make(_=None) -> None:
+        caption = str(Caption(tuple(digit.value for digit, _ in rows), tuple(DIRECTIONS.index(direction.value) for _, direction in rows)))
+        clip = (MovingMNIST("test", draw.value, speed=speed.value).from_captions([caption], index=0).video + 1) / 2
+        output.clear_output(wait=True)
+        with output:
+            display(play(clip, [caption], scale=5), xt_slice(clip))
+
+    for control in (*[control for row in rows for control in row], speed, draw):
+        control.observe(make, names="value")
+    make()
+    return widgets.VBox([*[widgets.HBox(row) for row in rows], widgets.HBox([speed, draw]), output])

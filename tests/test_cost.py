@@ -1,0 +1,27 @@
+"""The cost of each recipe is within its limits, and FLOPs are counted right."""
+
+import pytest
+import torch
+
+from utils.cost import cost
+from utils.recipes import RECIPES, VDM_TEXT
+from utils.unet import UNet
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_cost_is_within_the_limits(recipe):
+    price = cost(recipe)
+    assert price["parameters"] == sum(p.numel() for p in UNet(recipe.net).parameters()) <= 4e6
+    assert price["gflop_per_sample"] <= 25 and price["saved_activations_mib"] <= 250
+    assert price["flops"]["t4"] <= 4e15 and price["flops"]["t4-long"] <= 1.2e16
+    if recipe is VDM_TEXT:
+        assert price["flops"]["t4"] > 3e15 and price["flops"]["t4-long"] > 1e16  # and makes use of it
+
+
+def test_cost_counts_a_convolution_right():
+    """One 3x3 convolution of 16 to 16 channels on 32 x 32, forward and backward: 3 times 2 * 9 * 16 * 16 * 1024."""
+    from torch.utils.flop_counter import FlopCounterMode
+    layer = torch.nn.Conv2d(16, 16, 3, padding=1)
+    with FlopCounterMode(display=False) as counter:
+        layer(torch.zeros(1, 16, 32, 32, requires_grad=True)).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 9 * 16 * 16 * 1024
