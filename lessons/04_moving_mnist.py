@@ -281,8 +281,8 @@ show.film_strip(clip, asked[:1])
 #
 # ```python
 # from utils.video_files import PublishedMovingMNIST
-# published = PublishedMovingMNIST("data", download=True)     # checks the MD5; the first 16 of 20 frames, at 32 pixels
-# published.sample(8).video                                   # (8, 1, 16, 32, 32)
+# published = PublishedMovingMNIST("data", download=True)     # checks the MD5
+# published.sample(8).video     # (8, 1, 16, 32, 32): the first 16 of 20 frames, at 32 pixels
 # ```
 #
 # (torchvision's own `split="train"` and `"test"` cut each clip in time, frames 1 to 10 and 11 to 20: for *prediction*, not a split of the clips.)
@@ -306,7 +306,7 @@ loaded = mine.sample(4)
 print(tuple(loaded.video.shape), sorted(set(loaded.captions)))
 
 # %%
-show.film_strip((loaded.video[:2] + 1) / 2, loaded.captions[:2], every=2, title="read back, at 32 pixels")
+show.film_strip((torch.stack([mine[0], mine[1]]) + 1) / 2, mine.texts, every=2, title="read back, at 32 pixels")
 
 # %% [markdown]
 # # What a good number is
@@ -316,7 +316,8 @@ show.film_strip((loaded.video[:2] + 1) / 2, loaded.captions[:2], every=2, title=
 # %%
 real = (MovingMNIST("test", seed=11).sample(256).video + 1) / 2
 other = (MovingMNIST("test", seed=12).sample(256).video + 1) / 2
-candidates = {"another real clip": other, "an all-black clip": 0 * real, "the mean of all clips": other.mean(0, keepdim=True)}
+fog = other.mean(0, keepdim=True)
+candidates = {"another real clip": other, "an all-black clip": 0 * real, "the mean of all clips": fog}
 error = {name: float((clips - real).square().mean()) for name, clips in candidates.items()}
 for name, value in error.items():
     print(f"{name:24s}{value:.4f}")
