@@ -113,6 +113,7 @@ show.film_strip(torch.cat([right[:2], wrong[:2]]), names, every=2, title="same s
 print("shapes equal:", wrong.shape == video.shape, "  sums equal:", bool((wrong.sum() - video.sum()).abs() < 1e-2))
 print("right equals the clip:", torch.equal(right, video), "  wrong equals the clip:", torch.equal(wrong, video))
 
+
 # %% [markdown]
 # <details><summary>What you see</summary>Each row of the lower two runs through all four clips: frame 1 of the first clip, then of others. A network trained on `wrong` would have to make digits jump between clips.</details>
 #
@@ -130,6 +131,7 @@ def straight(start, angle, frames, speed=0.1):
 
 start, angle = torch.tensor([0.3, 0.4], dtype=torch.float64), torch.tensor(0.6, dtype=torch.float64)
 print("places after 4, 8, 12 frames:", [[round(x, 2) for x in p] for p in straight(start, angle, 12)[3::4].tolist()])
+
 
 # %% [markdown]
 # It leaves. The published rule: go on; **clamp** to a wall that was passed; **flip** that component of the velocity; then record.
@@ -154,6 +156,7 @@ ax.plot(kept[:, 1], kept[:, 0], "o-", color=show.BLUE, label="clamp and flip", m
 ax.set(xlim=(-0.2, 1.6), ylim=(1.4, -0.2), xlabel="column", ylabel="row", title="one digit's path", aspect="equal")
 ax.add_patch(plt.Rectangle((0, 0), 1, 1, fill=False))
 ax.legend(fontsize=8);
+
 
 # %% [markdown]
 # Then paste the digit at each place (cut off to whole pixels), combine digits by the **maximum**, and average 2×2 pixels down to 32×32. Is ours what `utils` makes?
@@ -215,6 +218,7 @@ print("and the captions are the same:", fine.captions == coarse.captions)
 # %%
 both = (torch.cat([fine.video[:1, :, :16], coarse.video[:1]]) + 1) / 2
 show.film_strip(both, ["30 a second", "6 a second"], every=2, title="sixteen frames of the same path on two clocks")
+
 
 # %% [markdown]
 # Lesson 11 trains a network to fill in the four frames between two of these: 16 keyframes become 15 × 5 + 1 = 76 frames.
@@ -323,6 +327,7 @@ for name, value in error.items():
     print(f"{name:24s}{value:.4f}")
 assert error["the mean of all clips"] < error["an all-black clip"] < error["another real clip"]
 
+
 # %% [markdown]
 # <details><summary>The order</summary>The fog first, then black, and the real clip last.</details>
 #
@@ -416,6 +421,7 @@ print(f"{f'n = {N}':36s}{'kernel distance':>22s}{'Fréchet distance':>20s}")
 for name, reading in readings.items():
     interval = kernel_distance_interval(reading.features, target)
     print(f"{name:36s}{distance(interval):>22s}{frechet_distance(reading.features, target):20.2f}")
+
 
 # %% [markdown]
 # Which controls stand clear of the floor, and which one *should not*? Played backwards, bouncing is still bouncing; a distance that rose there would be measuring something else than we think. (Not quite: the clamp makes a short step before a wall and a full one after it. The judge does not mind.) With a hundred clips the milder controls drown in the noise; section 9 has 2,048.
@@ -530,6 +536,7 @@ for ax, picture, digit in zip(axes, two.pictures.flatten(0, 1), two.digits.flatt
     ax.set(xticks=[], yticks=[], title=f"named {digit}")
 figure.suptitle("digits cut out of two clips by the tracker", fontsize=10);
 
+
 # %% [markdown]
 # Two readers that work in different ways and agree on real clips: that is what makes either believable. On noise both still name two digits; **neither can answer "no digit"**, and that they disagree is the only sign. Where they part on a model's clips, look at the clips.
 #
@@ -578,8 +585,14 @@ print(f"vdm-text, n = {result['n']} a row, {result['steps']} steps, guidance {re
 print(f"{'':40s}{'kernel distance':>21s}" + HEAD)
 for name, r in result["rows"]["motion"].items():
     print(f"{name.removeprefix('control: '):40s}{distance(r):>21s}" + numbers(r))
+r = result["rows"]["motion"]["vdm-text"]
+tracked = {key.removeprefix("tracker_"): value for key, value in r.items() if key.startswith("tracker_")}
+print(f"{'vdm-text, read by the tracker':40s}{'':>21s}{numbers(tracked)}   (n = {tracked['n']})")
+
 
 # %% [markdown]
+# The two readers part on how far digits are off the path. The judge looks for the digit that it named, and where that digit turns into another, its track jumps; the tracker follows a shape, whatever it is called. When readers disagree, that is a finding too.
+#
 # Before you read on: say in one sentence what is good and what is bad about this model, from the numbers alone. Then [look at its clips](06_video_diffusion_models.ipynb#1.-Load,-type,-watch). Any set of clips, yours or a rival's, goes through the same mill:
 #
 # ```bash
@@ -618,6 +631,7 @@ def reference_velocity_of(word):
 
 velocity_of = check("exercise 1", velocity_of, reference_velocity_of, (torch.arange(8),), (torch.tensor([5, 2]),))
 
+
 # %% [markdown]
 # <details><summary>Hint</summary>A word's angle is its number times an eighth of a turn. The sine points up, and up is minus down.</details>
 # <details><summary>Solution</summary>
@@ -645,6 +659,7 @@ def reference_mirrored(p, v, frames):
 
 cases = (0.2, 0.1, 16), (0.9, 0.17, 16), (0.1, -0.3, 16), (0.5, 1.4, 16)
 mirrored = check("exercise 2", mirrored, reference_mirrored, *cases)
+
 
 # %% [markdown]
 # <details><summary>Hint</summary>`% 2` brings p + v k into [0, 2), also for negative numbers. What lies beyond 1 is seen in the mirror, at 2 minus it.</details>
