@@ -284,7 +284,7 @@ show.film_strip(clip, asked[:1])
 # **The published file**, if you want exactly what the field uses, comes through torchvision: 781 MiB from the University of Toronto. Without labels it can serve a model without captions.
 #
 # ```python
-# from utils.video_files import PublishedMovingMNIST
+# from utils.published import PublishedMovingMNIST
 # published = PublishedMovingMNIST("data", download=True)     # checks the MD5
 # published.sample(8).video     # (8, 1, 16, 32, 32): the first 16 of 20 frames, at 32 pixels
 # ```
@@ -294,7 +294,7 @@ show.film_strip(clip, asked[:1])
 # **Your own clips.** A folder of GIF or MP4 files, any size, length and frame rate, grey or colour, with captions in a CSV. Here: two GIFs of our own, one that is too short, and a file that is no video:
 
 # %%
-from utils.video_files import VideoFolder
+from utils.video_folder import VideoFolder
 folder = outputs() / "04_my_clips"
 for name, clip, frames in (("one.gif", 0, 16), ("two.gif", 1, 16), ("short.gif", 2, 5)):
     show.gif(video[clip:clip + 1, :, :frames], folder / name, scale=2, fps=6)
