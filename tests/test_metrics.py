@@ -123,7 +123,7 @@ def reading(digits, angles):
     angle = torch.deg2rad(torch.tensor(angles))
     step = torch.stack([-angle.sin(), angle.cos()], dim=-1)
     tracks = 9 + step[:, :, None] * 0.5 * torch.arange(16.0)[:, None]
-    return Reading(torch.tensor(digits), tracks, torch.tensor(digits)[..., None].expand(-1, -1, 16), 32)
+    return Reading(torch.tensor(digits), tracks, torch.tensor(digits)[..., None].expand(-1, -1, 16))
 
 
 def test_obedience_counts_what_a_hand_would_count():

@@ -40,7 +40,7 @@ def test_a_mirrored_path_is_found_again(frame_size, frames):
 def test_a_digit_at_a_wall_leaves_it_and_a_still_one_has_no_direction():
     track = torch.tensor([mirror(0.0, -0.1, 16), mirror(0.5, 0.0, 16)]).T * 18  # heads out of the frame at its top: the same path as heading in
     still = torch.full((16, 2), 7.0)
-    reading = Reading(torch.tensor([[1, 2]]), torch.stack([track, still])[None], torch.zeros(1, 2, 16, dtype=torch.long), 32)
+    reading = Reading(torch.tensor([[1, 2]]), torch.stack([track, still])[None], torch.zeros(1, 2, 16, dtype=torch.long))
     assert reading.path.velocity[0, 0].tolist() == pytest.approx([1.8, 0.0], abs=0.02) and reading.angles[0, 0] == pytest.approx(-90, abs=1)
     assert reading.angles[0, 1].isnan() and obeyed(reading, ["1 moving down and 2 moving left"])["pairs"] == 0.5
     assert agreement(reading, reading)["same_directions"] == 1
@@ -107,7 +107,7 @@ def test_readers_find_digits_places_and_directions_of_real_clips(name, digits, r
     miss = errors(reading, real)
     assert miss.median() < 0.6 and (miss < 2).float().mean() > 0.95
     assert (reading.frame_digits == reading.digits[..., None]).float().mean() > 0.8
-    assert reading.tracks.shape == (n, 2, 16, 2) and reading.frame_digits.shape == (n, 2, 16) and reading.frame_size == 32
+    assert reading.tracks.shape == (n, 2, 16, 2) and reading.frame_digits.shape == (n, 2, 16)
 
 
 def test_readers_agree_on_real_and_on_degraded_clips(readings, real):

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from .data import MNIST, DataError, MovingMNIST
-from .judge import SIZE
 from .metrics import classify, digit_features, evaluate, kernel_distance, motion, named, obeyed
 from .paths import Reading
 from .pretrained import Model, available_models, load_pretrained
@@ -95,7 +94,7 @@ def evaluate_real(num: int, seed: int = 0, progress: bool = False) -> dict:
     again = MovingMNIST("test", 2 * seed + 3, captions="motion").sample(num)
     rows = _named("real clips, drawn once more", evaluate((again.video + 1) / 2, again.captions, seed=seed, progress=progress))
     known = MovingMNIST("test", 2 * seed + 2, captions="motion").sample(num)
-    perfect = Reading(known.labels, (2 * known.position).floor() / 2 + TRUNCATION, known.labels[..., None].expand(known.position.shape[:3]), SIZE)
+    perfect = Reading(known.labels, (2 * known.position).floor() / 2 + TRUNCATION, known.labels[..., None].expand(known.position.shape[:3]))
     rows["a perfect tracker on the floor's clips"] = {key: round(value, 4) for key, value in {**obeyed(perfect, known.captions), **motion(perfect), "n": num}.items()}
     return {"n": num, "seed": seed, "seconds": round(time.monotonic() - start), "rows": rows}
 

@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from .captions import octant
 from .data import CANVAS, DIGIT, MNIST, Batch, MovingMNIST
-from .paths import Reading, link
+from .paths import SIZE, Reading, link
 from .runtime import ASSETS, amp_dtype, autocast, generator, pick_device
 
 CHECKPOINTS = ASSETS / "checkpoints"
-SIZE, STRIDE = 32, 2  # pixels of a frame that the judge reads; pixels a cell of its maps
+STRIDE = 2  # pixels a cell of the judge's maps
 CENTRE = (DIGIT * SIZE / CANVAS - 1) / 2  # from a digit's top-left corner to its middle, in pixels
 BLUR = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
 SPEEDS = (0.1, 0.0, 0.1, 0.05, 0.1, 0.15, 0.1, 0.2)  # of the clips that the judge learns from, batch by batch, as shares of the free range a frame
@@ -178,7 +178,7 @@ def read(clips: torch.Tensor, batch_size: int = 64) -> Reading:
         digits = _two_digits(out["counts"].log_softmax(-1))
         parts.append((digits, *_tracks(out["together"], out["alone"], digits), out["features"]))
     digits, tracks, frame_digits, features = (torch.cat(part) for part in zip(*parts))
-    return Reading(digits, tracks, frame_digits, SIZE, features=features)
+    return Reading(digits, tracks, frame_digits, features=features)
 
 
 def _two_digits(log_counts: torch.Tensor) -> torch.Tensor:

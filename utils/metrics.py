@@ -18,8 +18,7 @@ from . import judge
 from .captions import parse
 from .controls import spoiled
 from .data import MovingMNIST
-from .judge import SIZE
-from .paths import FREE, Reading
+from .paths import FREE, SIZE, Reading
 from .runtime import generator
 from .tracker import nearest_training_digit, track
 
@@ -202,10 +201,9 @@ def motion(reading: Reading) -> dict[str, float]:
     """How digits move: rmse, the median over digits of the distance from the best bouncing path, in pixels of a 32-pixel frame (not 0 for real digits: places
     are cut off to whole pixels, and a wall stops a digit for the rest of a frame); speed, the mean of the path's, in pixels a frame; outside: the share of
     frames in which a digit stands more than a pixel beyond a wall; identity: the share of frames that look like the digit which the track's frames look like most often."""
-    scale = SIZE / reading.frame_size
-    beyond = torch.maximum(-reading.tracks, reading.tracks - FREE * reading.frame_size).amax(-1) * scale > 1
+    beyond = torch.maximum(-reading.tracks, reading.tracks - FREE * SIZE).amax(-1) > 1
     most = reading.frame_digits.mode(-1, keepdim=True).values
-    return {"rmse": float(reading.path.rmse.median()) * scale, "speed": float(reading.path.velocity.norm(dim=-1).mean()) * scale,
+    return {"rmse": float(reading.path.rmse.median()), "speed": float(reading.path.velocity.norm(dim=-1).mean()),
             "outside": float(beyond.float().mean()), "identity": float((reading.frame_digits == most).float().mean())}
 
 

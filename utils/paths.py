@@ -13,41 +13,41 @@ from einops import rearrange
 
 from .data import CANVAS, DIGIT
 
+SIZE = 32  # pixels of the frames that both readers read
 FREE = (CANVAS - DIGIT) / CANVAS  # of the width of a frame: how far a digit's corner can travel
-STILL = 1 / 320  # of the width of a frame: slower than this in a frame is no motion (a tenth of a pixel of 32)
+STILL = 0.1  # pixels a frame: slower is no motion
 
 
 @dataclass(frozen=True)
 class Reading:
     """What N clips of K digits and T frames show.
 
-    digits (N, K) int64; tracks (N, K, T, 2) float32: top-left corner (row, column) of each digit in pixels of the frame; frame_digits
-    (N, K, T) int64: what the digit at that place looks like in that frame alone; frame_size: pixels of a frame; pictures (N, K, 28, 28) in [0, 1]: each
+    digits (N, K) int64; tracks (N, K, T, 2) float32: top-left corner (row, column) of each digit in pixels of a frame of 32; frame_digits
+    (N, K, T) int64: what the digit at that place looks like in that frame alone; pictures (N, K, 28, 28) in [0, 1]: each
     digit as seen along its track, from the tracker only; features (N, 64), from the judge only.
     """
 
     digits: torch.Tensor
     tracks: torch.Tensor
     frame_digits: torch.Tensor
-    frame_size: int
     pictures: torch.Tensor | None = None
     features: torch.Tensor | None = None
 
     def __getitem__(self, rows: slice) -> Reading:
         """The reading of some of the clips."""
-        return Reading(self.digits[rows], self.tracks[rows], self.frame_digits[rows], self.frame_size,
+        return Reading(self.digits[rows], self.tracks[rows], self.frame_digits[rows],
                        *(None if field is None else field[rows] for field in (self.pictures, self.features)))
 
     @cached_property
     def path(self) -> Path:
         """The best bouncing path through each track."""
-        return bouncing_path(self.tracks, self.frame_size)
+        return bouncing_path(self.tracks)
 
     @cached_property
     def angles(self) -> torch.Tensor:
         """(N, K): the direction in which each path sets off, in degrees; 0 is to the right, 90 up; NaN where a digit stands still."""
         angles = torch.rad2deg(torch.atan2(-self.path.velocity[..., 0], self.path.velocity[..., 1]))
-        return angles.masked_fill(self.path.velocity.norm(dim=-1) < STILL * self.frame_size, torch.nan)
+        return angles.masked_fill(self.path.velocity.norm(dim=-1) < STILL, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _bounce(start: torch.Tensor, velocity: torch.Tensor, num_frames: int) -> tor
     return torch.where(free > 1, 2 - free, free)
 
 
-def bouncing_path(tracks: torch.Tensor, frame_size: int, outlier: float = 1 / 6) -> Path:
+def bouncing_path(tracks: torch.Tensor, frame_size: int = SIZE, outlier: float = 1 / 6) -> Path:
     """The bouncing path nearest to each track, (..., T, 2) in pixels of a frame of `frame_size`; T at least 2.
 
     Rows and columns are fitted apart: a digit moves evenly and walls reflect it, at up to about 0.3 of the free range a frame. A search over a grid, then over finer ones, of the sum

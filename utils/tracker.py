@@ -14,11 +14,10 @@ from einops import rearrange, repeat
 from tqdm import tqdm
 
 from .data import DIGIT, mnist
-from .paths import Reading, bouncing_path, link
+from .paths import SIZE, Reading, bouncing_path, link
 from .runtime import generator
 
-SIZE = 32  # pixels of a frame; a digit's place is found on the grid of half pixels, which is that of the 64-pixel canvas
-MARGIN = 2  # pixels that a digit may stand outside of the frame
+MARGIN = 2  # pixels that a digit may stand outside of the frame; its place is found on the grid of half pixels, which is that of the 64-pixel canvas
 PLACES = SIZE + 2 * MARGIN - DIGIT // 2  # whole pixels, in each direction, at which a template is tried
 TRUNCATION = 0.25  # pixels: whole pixels of the canvas are cut off, not rounded, so a digit seen at p was meant at p + 0.25 on average
 
@@ -134,7 +133,7 @@ def _without(clips: torch.Tensor, own: torch.Tensor, places: torch.Tensor, k: in
 def _follow(clips: torch.Tensor, own: torch.Tensor, tracks: torch.Tensor) -> torch.Tensor:
     """Tracks (N, 2, T, 2) refined with each digit's own picture as the template, near the best bouncing path: places in half pixels."""
     n = len(clips)
-    expected = bouncing_path(tracks, SIZE).positions
+    expected = bouncing_path(tracks).positions
     everywhere = torch.meshgrid(torch.arange(4), torch.arange(PLACES), torch.arange(PLACES), indexing="ij")
     grid = _half_pixels(*everywhere) / 2  # (4, PLACES, PLACES, 2)
     places = (2 * tracks).round().long()
@@ -178,4 +177,4 @@ def track(clips: torch.Tensor, progress: bool = False, chunk: int = 8) -> Readin
         pictures = _pictures(part, places / 2)
         parts.append((_name(pictures), places / 2 + TRUNCATION, _frame_digits(part, own, places), pictures))
     digits, tracks, frame_digits, pictures = (torch.cat(x) for x in zip(*parts))
-    return Reading(digits, tracks, frame_digits, SIZE, pictures)
+    return Reading(digits, tracks, frame_digits, pictures)
