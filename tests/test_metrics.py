@@ -161,6 +161,8 @@ def test_clips_of_the_wrong_shape_or_range_are_explained():
         check_clips(torch.full((2, 1, 16, 32, 32), float("nan")))
     with pytest.raises(ValueError, match="at least 8"):
         evaluate((small + 1) / 2)
+    with pytest.raises(ValueError, match="8 clips but 1 captions"):
+        evaluate(torch.zeros(8, 1, 16, 32, 32), ["3 and 7"])
 
 
 def test_files_of_clips(tmp_path, monkeypatch):
@@ -179,7 +181,8 @@ def test_files_of_clips(tmp_path, monkeypatch):
     (tmp_path / "text.npz").write_text("hello")
     np.savez(tmp_path / "other.npz", images=np.zeros(3))
     np.savez(tmp_path / "objects.npz", videos=np.array([{}], dtype=object))
-    for name, message in ("absent", "no file"), ("damaged", "damaged"), ("text", "damaged"), ("other", "no array 'videos'"), ("objects", "damaged"):
+    np.savez(tmp_path / "words.npz", videos=np.array(["a clip"]))
+    for name, message in ("absent", "no file"), ("damaged", "damaged"), ("text", "damaged"), ("other", "no array 'videos'"), ("objects", "damaged"), ("words", "expected uint8"):
         with pytest.raises(DataError, match=message):
             evaluation.read_clips(tmp_path / f"{name}.npz")
     monkeypatch.setattr("sys.argv", ["evaluate", str(tmp_path / "absent.npz")])

@@ -71,6 +71,8 @@ def read_clips(path: Path) -> tuple[torch.Tensor, list[str] | None]:
                         "np.savez_compressed(path, videos=clips, captions=captions).") from error
     if "videos" not in arrays:
         raise DataError(f"{path.name} has no array 'videos', only {', '.join(arrays) or 'nothing'}.")
+    if arrays["videos"].dtype != np.uint8 and arrays["videos"].dtype.kind != "f":
+        raise DataError(f"{path.name} holds videos of type {arrays['videos'].dtype}; expected uint8 from 0 to 255 or floating point in [0, 1].")
     videos = torch.from_numpy(arrays["videos"])
     if videos.dim() == 4:
         videos = videos[:, None]

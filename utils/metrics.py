@@ -244,6 +244,8 @@ def evaluate(videos: torch.Tensor, captions: Sequence[str] | None = None, refere
     num, t = len(clips), clips.shape[2]
     if num < 8:
         raise ValueError(f"Distances need at least 8 clips; got {num}.")
+    if captions is not None and len(captions) != num:
+        raise ValueError(f"{num} clips but {len(captions)} captions.")
     kind = "motion" if captions is None or any(parse(text).directions for text in captions) else "digits"
     if reference is None:
         reference = (MovingMNIST("test", 2 * seed + 1, num_frames=t, captions=None).sample(num).video + 1) / 2
