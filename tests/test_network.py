@@ -123,9 +123,35 @@ def test_frame_order_matters_and_batch_order_does_not(net):
     assert (blind(z[:, :, order], log_snr) - blind(z, log_snr)[:, :, order]).abs().max() < 1e-10
 
 
-@pytest.mark.parametrize("frames", [1, 3, 8, 16, 24, 64])
+@pytest.mark.parametrize("frames", [1, 3, 8, 16, 24, 64, 96])
 def test_any_number_of_frames(net, frames):
-    assert net(clip(1, frames), torch.zeros(1, dtype=F64)).shape == (1, 1, frames, 16, 16)
+    z = clip(1, frames)
+    out = net(z, torch.zeros(1, dtype=F64))
+    assert out.shape == z.shape and out.std() > 1e-3
+    assert moved(net, z, frames - 1).all()
+
+
+@pytest.mark.parametrize("channels, side", [(1, 64), (3, 32), (3, 64)])
+def test_grey_or_rgb_at_32_or_64_pixels(channels, side):
+    net = randomize(UNet(replace(SMALL, in_channels=channels))).double().eval()
+    z = torch.randn(1, channels, 5, side, side, generator=generator(1), dtype=F64)
+    out = net(z, torch.zeros(1, dtype=F64))
+    assert out.shape == z.shape and out.std() > 1e-3
+    changed = z.clone()
+    changed[:, 0, 2, 0, 0] += 1  # one channel of one pixel of one frame
+    assert ((net(changed, torch.zeros(1, dtype=F64)) - out).abs().amax((0, 3, 4)) > 1e-12).all()  # reaches every channel and frame
+
+
+def test_noise_level_may_differ_by_frame(net):
+    z, log_snr = clip(1), torch.zeros(1, dtype=F64)
+    every = log_snr[:, None].expand(1, 8)
+    assert (net(z, log_snr) - net(z, every)).abs().max() < 1e-12
+    other = every.clone()
+    other[:, 5:] = 3.0
+    packed = net(z, other, num_images=3)
+    alone = [net(z[:, :, :5], log_snr)] + [net(z[:, :, k:k + 1], log_snr + 3) for k in range(5, 8)]
+    assert (packed - torch.cat(alone, dim=2)).abs().max() < 1e-10
+    assert (packed - net(z, log_snr, num_images=3))[:, :, 5:].abs().max() > 1e-3
 
 
 # --- information flow through the whole network

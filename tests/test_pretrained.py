@@ -87,7 +87,7 @@ def test_image_models_have_no_captions_and_one_frame():
 
 
 def test_missing_damaged_or_foreign_weights(tmp_path):
-    with pytest.raises(ValueError, match="mnist-ddpm, mnist-guided, vdm-text"):
+    with pytest.raises(ValueError, match="mnist-ddpm, mnist-guided, vdm, vdm-text"):
         load_pretrained("no-such-model")
     with pytest.raises(WeightsError, match="python -m utils.train vdm-text"):
         load_pretrained("vdm-text", path=tmp_path / "vdm-text.pt")

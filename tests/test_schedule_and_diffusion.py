@@ -154,3 +154,17 @@ def test_errors_scale_with_snr_and_min_snr_is_one_loss_for_all():
     for prediction in PREDICTIONS:
         loss = loss_per_sample(target(wrong_x, wrong_eps, log_snr, prediction), x, eps, log_snr, prediction, min_snr=5.0)
         assert torch.allclose(loss.double(), snr.clamp(max=5) * dx, rtol=1e-4), prediction
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_a_noise_level_a_frame_is_that_level_for_each_frame_alone(prediction):
+    x, eps, output = torch.randn(3, 2, 1, 4, 5, 5, generator=generator(8), dtype=torch.float64)
+    log_snr = torch.randn(2, 4, generator=generator(9), dtype=torch.float64) * 3
+    for function in (lambda l, f: q_sample(x[:, :, f], l, eps[:, :, f]), lambda l, f: target(x[:, :, f], eps[:, :, f], l, prediction),
+                     lambda l, f: to_x(output[:, :, f], x[:, :, f], l, prediction)):
+        together = function(log_snr, slice(0, 4))
+        assert all(torch.equal(together[:, :, k:k + 1], function(log_snr[:, k], slice(k, k + 1))) for k in range(4))
+    assert not torch.equal(q_sample(x, log_snr, eps), q_sample(x, log_snr.flip(1), eps))
+    for min_snr in (None, 5.0):
+        alone = [loss_per_sample(output[:, :, k:k + 1], x[:, :, k:k + 1], eps[:, :, k:k + 1], log_snr[:, k], prediction, min_snr) for k in range(4)]
+        assert torch.allclose(loss_per_sample(output, x, eps, log_snr, prediction, min_snr), sum(alone) / 4)

@@ -13,6 +13,7 @@ import torch
 
 from utils import runtime
 from utils.data import MNIST
+from utils.pretrained import load_pretrained
 from utils.recipes import MNIST_DDPM, RECIPES, VDM_TEXT, Budget, recipe
 from utils.runtime import amp_dtype
 from utils.train import EMA, PATIENCE, CheckpointError, Trainer, TrainingError, loss_band, main, read_checkpoint
@@ -172,7 +173,7 @@ def test_a_run_that_is_asked_to_stop_saves_first_and_two_runs_do_not_share_a_fol
 
 def test_unknown_recipe_budget_device_and_precision(capsys):
     assert main(["no-such-model"]) == 1
-    assert "mnist-ddpm, mnist-guided, vdm-text" in capsys.readouterr().err
+    assert "mnist-ddpm, mnist-guided, vdm, vdm-text" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["mnist-ddpm", "--budget", "huge"])
     with pytest.raises(ValueError, match="smoke, cpu, t4, t4-long"):
@@ -261,3 +262,23 @@ def test_loss_band():
     assert loss_band([0.7], points=10) == [[0.5, 0.7, 0.7, 0.7]]
     (step, mean, low, high), = loss_band([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (step, mean) == (2.5, 3.0) and high - mean == mean - low == pytest.approx(2 * 2.5**0.5, abs=1e-4)
+
+
+def test_a_run_may_start_from_a_shipped_model(tmp_path, capsys):
+    """`--initial`: the same weights, what the network does not have is left out, and the origin is told; others are refused."""
+    source = load_pretrained("vdm-text", "cpu")
+    started = Trainer(recipe("vdm"), Budget(4, 2), device="cpu", amp="off", initial=source)
+    for (name, tensor) in started.net.state_dict().items():
+        assert torch.equal(tensor, source.net.state_dict()[name])
+    assert started.provenance()["initial"]["recipe"] == "vdm-text" and started.provenance()["flops"] == 0
+    started.save(tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="initial weights"):
+        Trainer(recipe("vdm"), Budget(4, 2), device="cpu", amp="off").load(tmp_path / "checkpoint.pt")
+    again = Trainer(recipe("vdm"), Budget(4, 2), device="cpu", amp="off", initial=source)
+    again.load(tmp_path / "checkpoint.pt")
+    with pytest.raises(ValueError, match="mnist-ddpm does not fit vdm: .* parameters are missing or have another shape"):
+        Trainer(recipe("vdm"), Budget(4, 2), device="cpu", amp="off", initial=load_pretrained("mnist-ddpm", "cpu"))
+    assert main(["vdm", "--budget", "smoke", "--initial", "mnist-ddpm", "--device", "cpu", "--out", str(tmp_path / "a")]) == 1
+    assert "does not fit" in capsys.readouterr().err
+    assert main(["vdm", "--budget", "smoke", "--initial", "nothing", "--device", "cpu", "--out", str(tmp_path / "b")]) == 1
+    assert "there are mnist-ddpm" in capsys.readouterr().err

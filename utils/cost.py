@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .recipes import Recipe, recipe as get_recipe
@@ -22,7 +24,7 @@ TRAINING_COPIES = 16  # bytes a parameter: weights, EMA, and Adam's two moments,
 
 @dataclass(frozen=True)
 class Measured:
-    """One sample through a network, forward and backward, batch 1, float32 (multiply-add = 2)."""
+    """One sample through a network, with the images packed to it, forward and backward, batch 1, float32 (multiply-add = 2)."""
 
     parameters: int
     flops: int
@@ -30,10 +32,16 @@ class Measured:
 
 
 @lru_cache
-def measure(config: UNetConfig, sample_shape: tuple[int, ...]) -> Measured:
-    """Run a network once on a sample of shape (C, T, H, W) and count."""
+def measure(config: UNetConfig, sample_shape: tuple[int, ...], num_images: int = 0) -> Measured:
+    """Run a network once on a sample of shape (C, T, H, W) with `num_images` independent frames packed to it, and count."""
     net = randomize(UNet(config))
-    z = torch.zeros(1, *sample_shape)
+    c, t, h, w = sample_shape
+    z = torch.zeros(1, c, t + num_images, h, w)
+    return count(net, lambda: net(z, torch.zeros(1), torch.zeros(1, config.embed_dim), num_images=num_images))
+
+
+def count(net: nn.Module, forward: Callable[[], torch.Tensor]) -> Measured:
+    """What one call of `forward`, which runs `net`, costs together with its backward pass."""
     saved: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -42,7 +50,7 @@ def measure(config: UNetConfig, sample_shape: tuple[int, ...]) -> Measured:
 
     with FlopCounterMode(display=False) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            loss = net(z, torch.zeros(1), torch.zeros(1, config.embed_dim)).sum()
+            loss = forward().sum()
         loss.backward()
     weights = {parameter.untyped_storage().data_ptr() for parameter in net.parameters()}
     activations = sum(t.untyped_storage().nbytes() for address, t in saved.items() if address not in weights)
@@ -52,7 +60,7 @@ def measure(config: UNetConfig, sample_shape: tuple[int, ...]) -> Measured:
 def cost(recipe: Recipe) -> dict[str, float | int]:
     """Measured: parameters, training GFLOP a sample, saved activations in MiB. Estimated, and named so: minutes on a T4 for
     each budget, GiB of memory in training."""
-    one = measure(recipe.net, recipe.sample_shape)
+    one = measure(recipe.net, recipe.sample_shape, recipe.num_images)
     spent = {name: one.flops * budget.steps * budget.batch_size for name, budget in recipe.budgets.items()}
     largest = max(budget.batch_size for budget in recipe.budgets.values())
     return {"recipe": recipe.name, "parameters": one.parameters, "gflop_per_sample": round(one.flops / 1e9, 3),

@@ -1,6 +1,7 @@
 """The forward process, the four parameterizations of what a network predicts, and the loss.
 
-Shapes: x, z, eps, v are (B, ...); log_snr is (B,). Conversions run in the dtype of z, their coefficients in float64.
+Shapes: x, z, eps, v are (B, ...); log_snr is (B,), or (B, T) where each frame of (B, C, T, H, W) has its own noise level.
+Conversions run in the dtype of z, their coefficients in float64.
 """
 
 from __future__ import annotations
@@ -14,10 +15,15 @@ PREDICTIONS = ("eps", "x", "v", "flow")
 
 
 def coefficients(log_snr: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """alpha and sigma of (B,) log_snr as (B, 1, ...), computed in float64, in the dtype and on the device of `like`."""
-    shape = (-1, *[1] * (like.dim() - 1))
+    """alpha and sigma of log_snr, computed in float64, in the dtype and on the device of `like`, in a shape that multiplies it:
+    (B,) gives (B, 1, ...), (B, T) gives (B, 1, T, 1, ...)."""
     alpha, sigma = alpha_sigma(log_snr)
-    return alpha.view(shape).to(like), sigma.view(shape).to(like)
+    return _spread(alpha, like).to(like), _spread(sigma, like).to(like)
+
+
+def _spread(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    lead = values.shape if values.dim() == 1 else (values.shape[0], 1, values.shape[1])
+    return values.view(*lead, *[1] * (like.dim() - len(lead)))
 
 
 def q_sample(x: torch.Tensor, log_snr: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
@@ -63,11 +69,13 @@ def loss_per_sample(output: torch.Tensor, x: torch.Tensor, eps: torch.Tensor, lo
     `min_snr` (min-SNR-gamma, arXiv 2303.09556; 5 is usual) weights the loss on x by min(SNR, min_snr), which is the
     same loss whatever the network predicts.
     """
-    error = F.mse_loss(output.float(), target(x, eps, log_snr, prediction).float(), reduction="none").flatten(1).mean(1)
+    error = F.mse_loss(output.float(), target(x, eps, log_snr, prediction).float(), reduction="none")
     if min_snr is None:
-        return error
+        return error.flatten(1).mean(1)
     snr = log_snr.float().exp()
     if prediction == "eps":
-        return error * (min_snr / snr).clamp(max=1).to(error)  # the quotient below, also where the SNR is 0
-    natural = {"x": torch.ones_like(snr), "v": snr + 1, "flow": (snr.sqrt() + 1) ** 2}[prediction]  # |d output|^2 = natural |d x|^2
-    return error * (snr.clamp(max=min_snr) / natural).to(error)
+        weight = (min_snr / snr).clamp(max=1)  # the quotient below, also where the SNR is 0
+    else:
+        natural = {"x": torch.ones_like(snr), "v": snr + 1, "flow": (snr.sqrt() + 1) ** 2}[prediction]  # |d output|^2 = natural |d x|^2
+        weight = snr.clamp(max=min_snr) / natural
+    return (error * _spread(weight, error).to(error)).flatten(1).mean(1)

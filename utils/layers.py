@@ -129,7 +129,7 @@ class TemporalAttention(nn.Module):
 
 def packing_mask(num_frames: int, num_images: int, device: torch.device | None = None) -> torch.Tensor:
     """(T, T) bool mask for a clip packed with independent images, T = num_frames + num_images: block-diagonal, the clip's
-    frames see each other, every image frame sees itself alone (*Video Diffusion Models*, section 3.1)."""
+    frames see each other, every image frame sees itself alone (*Video Diffusion Models*, sections 3 and 4.3.1)."""
     mask = torch.eye(num_frames + num_images, dtype=torch.bool, device=device)
     mask[:num_frames, :num_frames] = True
     return mask

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from .captions import Caption, tokenize
 from .diffusion import to_x
 from .recipes import RECIPES, Recipe, recipe as get_recipe
-from .runtime import ASSETS, ROOT, amp_dtype, autocast, device_name, generator, pick_device, randn_per_sample, versions
+from .runtime import ASSETS, ROOT, amp_dtype, autocast, device_name, generator, peak_memory_mib, pick_device, randn_per_sample, versions
 from .samplers import guided_denoiser, sample_loop
 from .unet import UNet
 
@@ -166,8 +166,9 @@ def save_weights(path: Path, recipe: Recipe, net: UNet, provenance: dict) -> Non
 
 
 def provenance(name: str, steps: int, samples: int, seconds: float, flops: float, seed: int, device: torch.device, precision: str) -> dict:
-    """Where weights come from: commit, date, device, precision, steps, samples seen, seconds, FLOPs, seed, versions."""
+    """Where weights come from: commit, date, device, precision, steps, samples seen, seconds, FLOPs, peak memory of the process, seed, versions."""
     commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     return {"recipe": name, "commit": commit.stdout.strip() or "unknown", "date": time.strftime("%Y-%m-%d"),
             "device": device_name(device), "precision": precision, "steps": steps, "samples": samples,
-            "seconds": round(seconds), "flops": float(f"{flops:.3g}"), "seed": seed, "versions": versions()}
+            "seconds": round(seconds), "flops": float(f"{flops:.3g}"), "peak_memory_mib": peak_memory_mib(device),
+            "seed": seed, "versions": versions()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,9 +26,9 @@ class Budget:
 class Recipe:
     """A model: what it is, what it learns from, how it is trained, how it is sampled.
 
-    sample_shape: (C, T, H, W). budgets: one Budget for each name in `runtime.BUDGETS`. null_probability: how often a caption is
-    dropped in training, so that the null condition is learnt (classifier-free guidance). guidance_scale, sampler,
-    sampling_steps: the defaults in sampling.
+    sample_shape: (C, T, H, W). budgets: one Budget for each name in `runtime.BUDGETS`. num_images: independent images packed to each
+    clip in training (*Video Diffusion Models*, section 4.3.1). null_probability: how often a caption is dropped in training, so that
+    the null condition is learnt (classifier-free guidance). guidance_scale, sampler, sampling_steps: the defaults in sampling.
     """
 
     name: str
@@ -39,6 +39,7 @@ class Recipe:
     sample_shape: tuple[int, int, int, int]
     budgets: dict[str, Budget]
     captions: str | None = None
+    num_images: int = 0
     learning_rate: float = 1e-3
     ema_decay: float = 0.999
     null_probability: float = 0.0
@@ -53,12 +54,15 @@ class Recipe:
         if self.prediction == "eps" and self.schedule.log_snr(1.0) == -math.inf:
             raise ValueError("A schedule that ends in pure noise leaves a network with prediction='eps' nothing to infer the data from: "
                              "use prediction 'v', 'x' or 'flow'.")
+        if self.num_images < 0 or self.num_images and self.kind == "image":
+            raise ValueError(f"num_images is for clips, and at least 0; got {self.num_images} for kind {self.kind!r}.")
 
-    def dataset(self, split: str = "train", seed: int = 0, device: torch.device | str = "cpu") -> MNIST | MovingMNIST:
-        """The data that the recipe learns from."""
+    def dataset(self, split: str = "train", seed: int = 0, device: torch.device | str = "cpu",
+                num_frames: int | None = None) -> MNIST | MovingMNIST:
+        """The data that the recipe learns from; num_frames: clips of another length."""
         if self.kind == "image":
             return MNIST(split, seed, device=device)
-        return MovingMNIST(split, seed, image_size=self.sample_shape[-1], num_frames=self.sample_shape[1],
+        return MovingMNIST(split, seed, image_size=self.sample_shape[-1], num_frames=num_frames or self.sample_shape[1],
                            captions=self.captions, device=device)
 
     def budget(self, name: str) -> Budget:
@@ -84,11 +88,13 @@ MNIST_GUIDED = Recipe(  # lesson 01's network with a text encoder; a label is th
 VDM_TEXT = Recipe(
     name="vdm-text", kind="video", prediction="v", schedule=CosineSchedule(shift=-2.0),
     net=UNetConfig(channels=(16, 32, 96, 128), blocks=(1, 1, 1, 1), space=(False, False, True, True), time=(False, False, True, True), text_width=64),
-    sample_shape=(1, 16, 32, 32), captions="mixed", learning_rate=1e-3, null_probability=0.1,
+    sample_shape=(1, 16, 32, 32), captions="mixed", num_images=8, learning_rate=1e-3, null_probability=0.1,
     guidance_scale=4.0,
-    budgets={"smoke": Budget(3, 2), "cpu": Budget(60, 8), "t4": Budget(11000, 32), "t4-long": Budget(33000, 32)})
+    budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(15000, 16), "t4-long": Budget(46000, 16)})
 
-RECIPES = {recipe.name: recipe for recipe in (MNIST_DDPM, MNIST_GUIDED, VDM_TEXT)}
+VDM = replace(VDM_TEXT, name="vdm", net=replace(VDM_TEXT.net, text_width=None), captions=None, null_probability=0.0, guidance_scale=1.0)
+
+RECIPES = {recipe.name: recipe for recipe in (MNIST_DDPM, MNIST_GUIDED, VDM, VDM_TEXT)}
 
 
 def recipe(name: str) -> Recipe:

@@ -24,18 +24,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from einops import rearrange
 from torch import nn
 from tqdm import tqdm
 
 from .captions import tokenize
 from .cost import measure
 from .diffusion import loss_per_sample, q_sample
-from .pretrained import CHECKPOINTS, Model, provenance, save_weights
+from .pretrained import CHECKPOINTS, Model, load_pretrained, provenance, save_weights
 from .recipes import RECIPES, Budget, Recipe, recipe as get_recipe
 from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device, precision_name
 from .unet import UNet
 
 FORMAT = "video-diffusion-training-1"
+IMAGES = 1_000_003  # added to the seed of the clips: the seed of the images that are packed to them
 PATIENCE = 20  # consecutive steps without a finite loss or gradient before a run gives up
 
 
@@ -77,11 +79,12 @@ class Trainer:
     """A recipe in training: network, EMA, optimizer and step counter.
 
     budget: length of the run, over which the learning rate decays, and samples a step. device, amp: see `runtime`. seed: of
-    everything. initial: weights to start from instead of the seed's (a state_dict of the network).
+    everything. initial: a trained model to start from instead of the seed's weights; it has every parameter of this recipe's network (those that it
+    has beyond are left out), else ValueError.
     """
 
     def __init__(self, recipe: Recipe, budget: Budget, device: str | torch.device | None = None, amp: str = "auto", seed: int = 0,
-                 initial: dict[str, torch.Tensor] | None = None) -> None:
+                 initial: Model | None = None) -> None:
         self.recipe, self.budget, self.steps, self.seed, self.step = recipe, budget, budget.steps, seed, 0
         self.device = pick_device(device)
         self.dtype = amp_dtype(self.device, amp)
@@ -90,16 +93,27 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = UNet(recipe.net)
+        self.origin = None
         if initial is not None:
-            self.net.load_state_dict(initial)
+            self.origin = {**initial.provenance, "recipe": initial.name}
+            self._take(initial)
         self.net.to(self.device).train()
         self.ema = EMA(self.net, recipe.ema_decay)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.data = recipe.dataset("train", seed, device=self.device)
+        self.images = recipe.dataset("train", seed + IMAGES, self.device, num_frames=1) if recipe.num_images else None
         self.bad_steps = 0
         self.trained_seconds = 0.0
         self.history: list[float] = []
+
+    def _take(self, initial: Model) -> None:
+        given, own = initial.net.state_dict(), self.net.state_dict()
+        unfit = [name for name, tensor in own.items() if name not in given or given[name].shape != tensor.shape]
+        if unfit:
+            raise ValueError(f"{initial.name} does not fit {self.recipe.name}: {len(unfit)} of {len(own)} parameters are missing or have "
+                             f"another shape, first {unfit[0]}.")
+        self.net.load_state_dict({name: given[name] for name in own})
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up over the first twentieth (at most 200 steps), then cosine decay to zero."""
@@ -109,23 +123,38 @@ class Trainer:
         return self.recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
 
     def loss(self, step: int) -> torch.Tensor:
-        """The mean loss of batch number `step`, as a scalar tensor with a graph."""
-        r, num = self.recipe, self.budget.batch_size
+        """The mean loss of batch number `step`, as a scalar tensor with a graph.
+
+        With `num_images` = K in the recipe each clip is followed by K images: first frames of other clips, each with a caption and a
+        noise level of its own (*Video Diffusion Models*, section 4.3.1; whether they share the clip's is not stated there).
+        """
+        r, num, k = self.recipe, self.budget.batch_size, self.recipe.num_images
         batch = self.data.sample(num, index=step)
         g = generator(self.seed, step, 1)
         t = r.schedule.sample_t(num, g)
         keep = (torch.rand(num, generator=g) >= r.null_probability).float()
-        on_device = generator(self.seed, step, 2, device=self.device)
         x = batch.video
+        if k:
+            images = self.images.sample(num * k, index=step)
+            t = self._pack(t, r.schedule.sample_t(num * k, g))  # (B, T + K), as everything that follows
+            keep = self._pack(keep, (torch.rand(num * k, generator=g) >= r.null_probability).float())
+            x = torch.cat([x, rearrange(images.video, "(b k) c 1 h w -> b c k h w", k=k)], dim=2)
+        on_device = generator(self.seed, step, 2, device=self.device)
         eps = torch.randn(x.shape, generator=on_device, device=self.device)
         log_snr = r.schedule.log_snr(t).float().to(self.device)
         z = q_sample(x, log_snr, eps)
         with autocast(self.device, self.dtype):
             cond = None
             if r.captions is not None:
-                cond = self.net.encode(tokenize(batch.captions).to(self.device)) * keep[:, None].to(self.device)
-            output = self.net(z, log_snr, cond)
+                cond = self.net.encode(tokenize(batch.captions + (images.captions if k else [])).to(self.device))
+                cond = (self._pack(cond[:num], cond[num:]) if k else cond) * keep[..., None].to(self.device)
+            output = self.net(z, log_snr, cond, num_images=k)
         return loss_per_sample(output, x, eps, log_snr, r.prediction, r.min_snr).mean()
+
+    def _pack(self, clips: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """One row a clip (B, ...) and one an image (B*K, ...) to one a frame, (B, T + K, ...)."""
+        every = clips[:, None].expand(-1, self.recipe.sample_shape[1], *clips.shape[1:])
+        return torch.cat([every, images.unflatten(0, (len(clips), -1))], dim=1)
 
     def train_step(self) -> Progress:
         """One optimizer step. A step whose loss or gradient is not finite is skipped; PATIENCE of them in a row raise TrainingError."""
@@ -163,14 +192,15 @@ class Trainer:
         return Model(self.recipe, copy.deepcopy(self.ema.net), self.provenance(), self.device)
 
     def provenance(self) -> dict:
-        """Where the weights come from, with the FLOPs that were spent on them."""
-        flops = measure(self.recipe.net, self.recipe.sample_shape).flops * self.budget.batch_size * self.step
-        return provenance(self.recipe.name, self.step, self.step * self.budget.batch_size, self.trained_seconds, flops, self.seed, self.device,
-                          precision_name(self.dtype))
+        """Where the weights come from, with the FLOPs that were spent on them; "initial" is the same of the model they started from."""
+        flops = measure(self.recipe.net, self.recipe.sample_shape, self.recipe.num_images).flops * self.budget.batch_size * self.step
+        this_run = provenance(self.recipe.name, self.step, self.step * self.budget.batch_size, self.trained_seconds, flops, self.seed, self.device,
+                              precision_name(self.dtype))
+        return this_run if self.origin is None else {**this_run, "initial": self.origin}
 
     def fingerprint(self) -> str:
         """A text that is the same exactly for runs which may continue each other."""
-        return repr((dataclasses.replace(self.recipe, budgets={}), self.budget, self.seed))
+        return repr((dataclasses.replace(self.recipe, budgets={}), self.budget, self.seed, *([] if self.origin is None else [self.origin])))
 
     def save(self, path: Path) -> None:
         """Write a checkpoint: to a temporary file first, then moved into place, so `path` is always whole.
@@ -199,7 +229,7 @@ class Trainer:
         """Go on from a checkpoint. Raises CheckpointError, and changes nothing, when it is damaged or of another run."""
         state = read_checkpoint(path)
         if state["fingerprint"] != self.fingerprint():
-            raise CheckpointError(f"{Path(path).name} belongs to another run (recipe, steps, batch size or seed differ). "
+            raise CheckpointError(f"{Path(path).name} belongs to another run (recipe, steps, batch size, seed or initial weights differ). "
                                   "Use the settings it was made with, or another --out.")
         self.net.load_state_dict(state["net"])
         self.ema.net.load_state_dict(state["ema"])
@@ -247,6 +277,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="mixed precision (default: by the device)")
     parser.add_argument("--device", help="cuda, mps or cpu (default: the best there is)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--initial", metavar="MODEL", help="a shipped model whose weights to start from")
     parser.add_argument("--out", type=Path, help="folder for the checkpoint and the weights (default: runs/RECIPE)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, if there is one")
     parser.add_argument("--checkpoint-seconds", type=float, default=60, help="how often to write a checkpoint")
@@ -260,7 +291,7 @@ def main(argv: list[str] | None = None) -> int:
         budget = Budget(a.steps or budget.steps, a.batch_size or budget.batch_size)
         out = a.out or Path("runs") / recipe.name
         with alone(out):
-            trainer = Trainer(recipe, budget, a.device, a.amp, a.seed)
+            trainer = Trainer(recipe, budget, a.device, a.amp, a.seed, None if a.initial is None else load_pretrained(a.initial, "cpu"))
             if _run(trainer, out, a.minutes, a.resume, a.checkpoint_seconds):
                 _export(trainer, out, a.publish, name if a.record else None)
     except KeyboardInterrupt:

@@ -93,15 +93,15 @@ class UNet(nn.Module):
 
     def forward(self, z: torch.Tensor, log_snr: torch.Tensor, cond: torch.Tensor | None = None, *,
                 num_images: int = 0) -> torch.Tensor:
-        """z (B, C, T, H, W); log_snr (B,); cond (B, embed_dim), or (B, T, embed_dim) for one a frame; None is the null
-        condition. num_images=K: the last K frames are independent images. Returns the shape of z.
+        """z (B, C, T, H, W); log_snr (B,), or (B, T) for one a frame; cond (B, embed_dim), or (B, T, embed_dim) for one a
+        frame; None is the null condition. num_images=K: the last K frames are independent images. Returns the shape of z.
 
         Raises ValueError for a shape that does not fit.
         """
         c = self.config
         self._check(z, log_snr, cond, num_images)
         b, _, t, height, width = z.shape
-        embedding = self.log_snr(log_snr)[:, None]  # (B, 1, embed_dim)
+        embedding = rearrange(self.log_snr(log_snr.flatten()), "(b t) d -> b t d", b=b)  # t = 1, or one a frame
         if cond is not None:
             embedding = embedding + (cond if cond.dim() == 3 else cond[:, None]).to(embedding)
         embedding = rearrange(embedding.expand(b, t, -1), "b t d -> (b t) d")
@@ -134,8 +134,9 @@ class UNet(nn.Module):
         step = c.stem * 2 ** (len(c.channels) - 1)
         if z.dim() != 5 or z.shape[1] != c.in_channels or z.shape[3] % step or z.shape[4] % step:
             raise ValueError(f"Expected z of shape (B, {c.in_channels}, T, H, W) with H and W multiples of {step}; got {tuple(z.shape)}.")
-        if log_snr.shape != z.shape[:1]:
-            raise ValueError(f"Expected log_snr of shape ({z.shape[0]},), one a clip; got {tuple(log_snr.shape)}.")
+        if log_snr.shape not in ((z.shape[0],), (z.shape[0], z.shape[2])):
+            raise ValueError(f"Expected log_snr of shape ({z.shape[0]},), one a clip, or ({z.shape[0]}, {z.shape[2]}), one a frame; "
+                             f"got {tuple(log_snr.shape)}.")
         if cond is not None and cond.shape not in ((z.shape[0], c.embed_dim), (z.shape[0], z.shape[2], c.embed_dim)):
             raise ValueError(f"Expected cond of shape ({z.shape[0]}, {c.embed_dim}), or with one a frame "
                              f"({z.shape[0]}, {z.shape[2]}, {c.embed_dim}); got {tuple(cond.shape)}.")
