@@ -13,7 +13,7 @@ from utils import metrics
 from utils.controls import REVERSED, spoiled
 from utils.data import MNIST, DataError, MovingMNIST
 from utils.evaluate import evaluate_model
-from utils.metrics import FLOOR, check_clips, classify, digit_features, entropy, evaluate, frechet_distance, kernel_distance, kernel_distance_interval, memorised, obeyed, \
+from utils.metrics import FLOOR, check_clips, classify, direction_confusion, digit_features, entropy, evaluate, frechet_distance, kernel_distance, kernel_distance_interval, memorised, obeyed, \
     precision_recall
 from utils.paths import Reading
 from utils.pretrained import Model
@@ -138,6 +138,21 @@ def test_obedience_counts_what_a_hand_would_count():
         obeyed(seen, asked[:3])
     with pytest.raises(ValueError, match="two digits"):
         obeyed(seen, ["3", "4 and 4", "1 and 2", "5 and 6"])
+
+
+def test_confusion_of_directions_counts_what_a_hand_would_count():
+    seen = reading([[3, 7], [4, 4], [1, 2], [5, 6]], [[180.0, 50.0], [5.0, 95.0], [270.0, 10.0], [30.0, 100.0]])
+    asked = ["7 moving up right and 3 moving left", "4 moving up and 4 moving right", "1 moving down and 9 moving right", "5 moving right and 6 moving down"]
+    expected = torch.zeros(8, 9, dtype=torch.long)
+    for i, j in ((1, 1), (4, 4), (2, 2), (0, 0), (6, 6), (0, 1), (6, 2)):  # the 9 is not there
+        expected[i, j] += 1
+    assert torch.equal(direction_confusion(seen, asked), expected)
+    seen.tracks[0, 0] = seen.tracks[0, 0, :1]  # the 3 stands still
+    still = direction_confusion(Reading(seen.digits, seen.tracks, seen.frame_digits), asked)
+    assert still[4, 8] == 1 and still[4, 4] == 0 and still.sum() == 7
+    assert direction_confusion(seen, ["3 and 7", "4 and 4", "1 and 2", "5 and 6"]).sum() == 0
+    got = obeyed(seen, asked)
+    assert got["directions_n"] == int(expected.sum())
 
 
 def test_entropy_and_memory():

@@ -43,7 +43,10 @@ def evaluate_image(model: Model, num: int, seed: int, **options) -> dict[str, di
 
 
 def evaluate_video(model: Model, num: int, seed: int, **options) -> dict[str, dict]:
-    """The rows of `metrics.evaluate` for prompts with motion, named after the model, and, under "digits", the same without controls for prompts of digits alone."""
+    """The rows of `metrics.evaluate`, named after the model: for prompts with motion under "motion" and, without controls, for prompts of digits alone under "digits";
+    of a model that takes no captions, under "unconditional"."""
+    if model.recipe.captions is None:
+        return {"unconditional": _named(model.name, evaluate(model.sample(num=num, seed=seed, **options), seed=seed, progress=options.get("progress", False)))}
     rows = {}
     for kind in ("motion", "digits"):
         prompts = replace(model.recipe, captions=kind).dataset("test", 2 * seed + 3).sample(num).captions
@@ -53,7 +56,8 @@ def evaluate_video(model: Model, num: int, seed: int, **options) -> dict[str, di
 
 
 def _named(name: str, rows: dict[str, dict]) -> dict[str, dict]:
-    return {name if row == "clips" else row: {key: round(value, 4) for key, value in numbers.items()} for row, numbers in rows.items()}
+    return {name if row == "clips" else row: {key: value if isinstance(value, list) else round(value, 4) for key, value in numbers.items()}
+            for row, numbers in rows.items()}
 
 
 def read_clips(path: Path) -> tuple[torch.Tensor, list[str] | None]:

@@ -32,11 +32,14 @@ def check(name: str, answer: Callable, reference: Callable, *cases: tuple, atol:
             print(f"{name}: not right yet: expected shape {tuple(want.shape)}, got {tuple(got.shape)}")
             return answer
         if not torch.allclose(got, want, atol=atol):
-            print(f"{name}: not right yet: expected {_first(want)} ..., got {_first(got)} ...")
+            first = int((~torch.isclose(got, want, atol=atol)).flatten().nonzero()[0])
+            print(f"{name}: not right yet: expected {_some(want, first)}, got {_some(got, first)}" + (f" (from number {first} on)" if first else ""))
             return answer
     print(f"{name}: right")
     return answer
 
 
-def _first(numbers: torch.Tensor) -> list[float]:
-    return [round(number, 4) for number in numbers.flatten()[:3].tolist()]
+def _some(numbers: torch.Tensor, first: int) -> str:
+    """A few of the numbers, from number `first` on."""
+    few = [round(number, 4) for number in numbers.flatten()[first:first + 3].tolist()]
+    return f"{few[0] if numbers.numel() == 1 else few}" + (" ..." if numbers.numel() > first + 3 else "")

@@ -181,13 +181,33 @@ def obeyed(reading: Reading, captions: Sequence[str]) -> dict[str, float | int]:
     return numbers
 
 
+def direction_confusion(reading: Reading, captions: Sequence[str]) -> torch.Tensor:
+    """(8, 9) int64: how many digits that are read as asked were asked to set off in direction i (row, index into DIRECTIONS) and do in direction j (column; the
+    last: they stand still). Captions of two digits with motion; others do not count."""
+    counts = torch.zeros(8, 9, dtype=torch.long)
+    for text, digits, angles in zip(captions, reading.digits.tolist(), reading.angles.tolist(), strict=True):
+        asked = parse(text)
+        if asked.directions:
+            for direction, k in zip(asked.directions, _partners(asked.digits, [45 * direction for direction in asked.directions], digits, angles)):
+                if k is not None:
+                    counts[direction, 8 if math.isnan(angles[k]) else round(angles[k] / 45) % 8] += 1
+    return counts
+
+
 def _errors(digits: Sequence[int], angles: Sequence[float], other_digits: Sequence[int], other_angles: Sequence[float]) -> list[float | None]:
     """For each of two digits, degrees between its angle and that of the same digit among two others; None where it is not among them."""
+    return [None if k is None else _degrees_apart(angle, other_angles[k])
+            for angle, k in zip(angles, _partners(digits, angles, other_digits, other_angles))]
 
-    def errors(order: tuple[int, int]) -> list[float | None]:
-        return [_degrees_apart(angle, other_angles[k]) if other_digits[k] == digit else None for digit, angle, k in zip(digits, angles, order)]
 
-    return min((errors(order) for order in ((0, 1), (1, 0))), key=lambda found: sum(360 if error is None else error for error in found))
+def _partners(digits: Sequence[int], angles: Sequence[float], other_digits: Sequence[int], other_angles: Sequence[float]) -> tuple[int | None, ...]:
+    """For each of two digits, which of two others it is: one with the same digit, and with the angle nearest where both orders would do; None where there is none."""
+
+    def apart(partners: tuple[int | None, ...]) -> float:
+        return sum(360 if k is None else _degrees_apart(angle, other_angles[k]) for angle, k in zip(angles, partners))
+
+    orders = [tuple(k if other_digits[k] == digit else None for digit, k in zip(digits, order)) for order in ((0, 1), (1, 0))]
+    return min(orders, key=apart)
 
 
 def _degrees_apart(angle: float, other: float) -> float:
@@ -230,14 +250,14 @@ def memorised(pictures: torch.Tensor, held_out: torch.Tensor) -> float:
 
 
 def evaluate(videos: torch.Tensor, captions: Sequence[str] | None = None, reference: torch.Tensor | None = None, seed: int = 0, controls: bool = True,
-             tracked: int = 128, progress: bool = False) -> dict[str, dict[str, float | int]]:
+             tracked: int = 128, progress: bool = False) -> dict[str, dict[str, float | int | list]]:
     """Every number of clips of two digits, as rows by name: "clips", "real held-out clips (floor)", and, unless controls is False, those of `spoiled`.
 
     videos (N, 1, T, S, S) in [0, 1], S a multiple of 32 (averaged down to 32), N at least 8. captions: what was asked for, N strings of two digits each. reference: real
     clips to be near to, (M, 1, T, S, S) in [0, 1]; by default N clips of test digits of Moving MNIST. The floor, and what the controls are made of, are N other ones, with captions of the same kind.
 
     A row holds: kernel_distance to the reference (with _low and _high), frechet_distance, precision, recall (all in the judge's features); digits, pairs, directions, octants, angle_error (`obeyed`); rmse,
-    speed, outside, identity (`motion`); entropy of the digits; and, named tracker_..., what the tracker finds in the first `tracked` clips of the row (at about 15 a second and core): the same, its `agreement` with the
+    speed, outside, identity (`motion`); entropy of the digits; confusion, for captions with motion (`direction_confusion`, nested lists); and, named tracker_..., what the tracker finds in the first `tracked` clips of the row (at about 15 a second and core): the same, its `agreement` with the
     judge, and `memorised`. Deterministic in its arguments.
     """
     clips = check_clips(videos)
@@ -262,6 +282,8 @@ def evaluate(videos: torch.Tensor, captions: Sequence[str] | None = None, refere
         x = reading.features
         numbers[name] = {**kernel_distance_interval(x, target), "frechet_distance": frechet_distance(x, target), **precision_recall(x, target),
                          **({} if asked is None else obeyed(reading, asked)), **motion(reading), "entropy": entropy(reading.digits), "n": num}
+        if asked is not None and kind == "motion":
+            numbers[name]["confusion"] = direction_confusion(reading, asked).tolist()
         other = {**({} if asked is None else obeyed(second, asked[:tracked])), **motion(second), **agreement(reading[:tracked], second),
                    "memorised": memorised(second.pictures, pictures), "n": len(second.digits)}
         numbers[name] |= {f"tracker_{key}": value for key, value in other.items()}

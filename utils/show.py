@@ -18,6 +18,7 @@ import torch
 from einops import rearrange
 from tqdm import tqdm
 
+from .captions import DIRECTIONS
 from .recipes import RECIPES
 from .runtime import ASSETS, device_name, outputs
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .pretrained import Model
     from .train import Trainer
 
+_ARROWS = dict(zip(DIRECTIONS, "→↗↑↖←↙↓↘"))
 BLUE, ORANGE, GREY = "#2a78b8", "#d5731f", "#8a8a8a"  # told apart without colour vision; lines differ in style too
 
 
@@ -127,6 +129,29 @@ def xt_slice(clips: torch.Tensor, captions: Sequence[str] | None = None, title: 
     axes[0, 0].set_ylabel("t (frames)", fontsize=8)
     axes[0, 0].set_xlabel("x", fontsize=8)
     figure.suptitle(title or None, fontsize=11)
+    plt.close(figure)
+    return figure
+
+
+def direction_tables(tables: dict[str, torch.Tensor]) -> Figure:
+    """Tables of `metrics.direction_confusion`, side by side: of the digits asked to set off in a direction (row), the share that does in each (column)."""
+    import matplotlib.pyplot as plt
+
+    names = [_ARROWS[name] for name in DIRECTIONS]
+    figure, axes = plt.subplots(1, len(tables), figsize=(3.1 * len(tables), 3.2), squeeze=False, layout="constrained")
+    for ax, (title, table) in zip(axes[0], tables.items()):
+        counts = torch.as_tensor(table)
+        shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
+        ax.imshow(shares.numpy(), vmin=0, vmax=1, cmap="Blues")
+        for i, row in enumerate(shares.tolist()):
+            for j, share in enumerate(row):
+                if share >= 0.005:
+                    ax.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color="white" if share > 0.5 else "black")
+        ax.set_xticks(range(9), [*names, "still"], fontsize=8)
+        ax.set_yticks(range(8), names, fontsize=9)
+        ax.set_title(f"{title}\n{int(counts.sum())} digits", fontsize=9)
+        ax.set_xlabel("sets off, % of the row", fontsize=8)
+    axes[0, 0].set_ylabel("asked for", fontsize=8)
     plt.close(figure)
     return figure
 
