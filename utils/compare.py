@@ -1,9 +1,10 @@
-"""Shapes of the video network at equal FLOPs: the table behind the recipe `vdm-text`.
+"""Variants of the video models, trained with equal means and measured alike: the tables behind the recipes and lesson 07.
 
-    python -m utils.compare [--flops 3e13] [--only NAME ...]
+    python -m utils.compare shapes                 # shapes of the network, equal FLOPs -> assets/results/video-shapes.json
+    python -m utils.compare settings               # clips and images a step and more, equal FLOPs -> assets/results/video-settings.json
+    python -m utils.compare joint --clips 30000    # K = 0, 4, 8 images a clip, three seeds, the same clips seen -> assets/results/video-joint.json
 
-Each variant trains with the recipe's settings (batch 8) until it has spent the same FLOPs. The row of each says parameters, GFLOP a
-clip, saved activations and validation loss at five noise levels. Trained weights stay in --out, so the command goes on where it was stopped. Rows go to assets/results/video-shapes.json.
+Every run keeps a checkpoint and its finished weights in --out, so the command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -11,93 +12,146 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from .captions import tokenize
 from .cost import cost
+from .data import MovingMNIST
 from .diffusion import loss_per_sample, q_sample
+from .metrics import kernel_distance, read
 from .pretrained import Model, load_weights, save_weights
-from .recipes import VDM_TEXT, Budget, Recipe
-from .runtime import ASSETS, amp_dtype, autocast, generator, pick_device
+from .recipes import VDM, VDM_TEXT, Budget, Recipe
+from .runtime import ASSETS, autocast, generator, pick_device
 from .schedule import CosineSchedule
 from .train import Trainer
 from .unet import UNetConfig
 
-RESULTS = ASSETS / "results" / "video-shapes.json"
+RESULTS = ASSETS / "results"
 LEVELS = (-8.0, -5.0, -2.0, 1.0, 4.0)  # log-SNR
-BATCH_SIZE = 8
+CHECKPOINT_SECONDS = 60
 PLAIN = CosineSchedule()
 BASE = UNetConfig(channels=(32, 64, 128), blocks=(1, 1, 1), space=(False, True, True), time=(False, True, True), stem=2, text_width=64)
-VARIANTS = {
-    "stem 2, 32-64-128, time at all levels": (replace(BASE, time=(True, True, True)), PLAIN),
-    "stem 2, 32-64-128, time at 8 and 4": (BASE, PLAIN),
-    "the same, schedule shifted to log-SNR -3": (BASE, CosineSchedule(shift=-3.0)),
-    "wider: 48-96-144": (replace(BASE, channels=(48, 96, 144), head_dim=24), PLAIN),
-    "wider: 64-128-128": (replace(BASE, channels=(64, 128, 128)), PLAIN),
-    "deeper at 8: 32-96-128, blocks 1-2-1": (replace(BASE, channels=(32, 96, 128), blocks=(1, 2, 1)), PLAIN),
-    "no stem: 16-32-64-128 from 32 pixels": (replace(BASE, channels=(16, 32, 64, 128), blocks=(1, 1, 1, 1), space=(False, False, True, True),
-                                                     time=(False, True, True, True), stem=1, head_dim=16), PLAIN),
-    "chosen: no stem, 16-32-96-128, time at 8 and 4, shifted to -2": (VDM_TEXT.net, VDM_TEXT.schedule),
-}
 
 
-def variant(name: str) -> Recipe:
-    """The recipe of a variant."""
-    net, schedule = VARIANTS[name]
-    return replace(VDM_TEXT, net=net, schedule=schedule, learning_rate=1.5e-3)
+@dataclass(frozen=True)
+class Variant:
+    """A recipe as it is trained for a table: samples a step, and the seed of everything."""
+
+    recipe: Recipe
+    batch_size: int = 8
+    seed: int = 0
+
+
+def _shape(net: UNetConfig, schedule: CosineSchedule = PLAIN) -> Variant:
+    return Variant(replace(VDM_TEXT, net=net, schedule=schedule, num_images=0, learning_rate=1.5e-3))
+
+
+def _setting(batch_size: int, num_images: int, **changes: float | UNetConfig) -> Variant:
+    return Variant(replace(VDM_TEXT, num_images=num_images, **changes), batch_size)
+
+
+TABLES: dict[str, dict[str, Variant]] = {
+    "shapes": {
+        "stem 2, 32-64-128, time at all levels": _shape(replace(BASE, time=(True, True, True))),
+        "stem 2, 32-64-128, time at 8 and 4": _shape(BASE),
+        "the same, schedule shifted to log-SNR -3": _shape(BASE, CosineSchedule(shift=-3.0)),
+        "wider: 48-96-144": _shape(replace(BASE, channels=(48, 96, 144), head_dim=24)),
+        "wider: 64-128-128": _shape(replace(BASE, channels=(64, 128, 128))),
+        "deeper at 8: 32-96-128, blocks 1-2-1": _shape(replace(BASE, channels=(32, 96, 128), blocks=(1, 2, 1))),
+        "no stem: 16-32-64-128 from 32 pixels": _shape(replace(BASE, channels=(16, 32, 64, 128), blocks=(1, 1, 1, 1), space=(False, False, True, True),
+                                                               time=(False, True, True, True), stem=1, head_dim=16)),
+        "chosen: no stem, 16-32-96-128, time at 8 and 4, shifted to -2": _shape(VDM_TEXT.net, VDM_TEXT.schedule)},
+    "settings": {
+        "8 clips a step": _setting(8, 0), "8 clips a step, 8 images with each": _setting(8, 8), "4 clips a step": _setting(4, 0),
+        "2 clips a step": _setting(2, 0), "chosen: 2 clips a step, 8 images with each": _setting(2, 8),
+        "the same, learning rate 2e-3": _setting(2, 8, learning_rate=2e-3), "the same, learning rate 5e-4": _setting(2, 8, learning_rate=5e-4),
+        "the same, loss weighted by min-SNR 5": _setting(2, 8, min_snr=5.0), "the same, EMA of 0.99": _setting(2, 8, ema_decay=0.99),
+        "the same, two blocks at 8": _setting(2, 8, net=replace(VDM_TEXT.net, blocks=(1, 1, 2, 1))),
+        "the same, attention over time at 16 too": _setting(2, 8, net=replace(VDM_TEXT.net, time=(False, True, True, True), head_dim=16))},
+    "joint": {f"K = {k}, seed {seed}": Variant(replace(VDM, num_images=k), 4, seed) for seed in range(3) for k in (0, 4, 8)}}
 
 
 @torch.no_grad()
-def validation_loss(model: Model, num: int = 64) -> dict[str, float]:
-    """Mean v-loss on held-out clips at each of LEVELS, with fixed noise: the same numbers for every network."""
+def validation_loss(model: Model, num: int = 64, captions: bool = True) -> dict[str, float]:
+    """Mean v-loss on held-out clips at each of LEVELS, with fixed noise: the same numbers for every network. captions=False: with the null condition."""
     batch = model.recipe.dataset("validation", seed=5).sample(num)
-    cond = model.net.encode(tokenize(batch.captions).to(model.device))
+    cond = model.net.encode(tokenize(batch.captions).to(model.device)) if captions and batch.captions else torch.zeros(num, model.recipe.net.embed_dim, device=model.device)
     losses = {}
     for level in LEVELS:
         eps = torch.randn(batch.video.shape, generator=generator(5, int(level) + 50))
         log_snr = torch.full((num,), level)
         z = q_sample(batch.video, log_snr, eps)
-        with autocast(model.device, amp_dtype(model.device)):
+        with autocast(model.device, model.dtype):
             output = torch.cat([model.net(a.to(model.device), b.to(model.device), c) for a, b, c in zip(z.split(16), log_snr.split(16), cond.split(16))])
         losses[f"{level:g}"] = round(float(loss_per_sample(output.cpu(), batch.video, eps, log_snr, model.prediction).mean()), 4)
     return losses
 
 
-def measure(name: str, flops: float, out: Path, device: str | None) -> dict:
-    """Train a variant for `flops` (unless its weights are in `out`) and return its row."""
-    recipe, path = variant(name), out / f"{list(VARIANTS).index(name)}.pt"
-    price = cost(recipe)
-    budget = Budget(int(flops / (price["gflop_per_sample"] * 1e9 * BATCH_SIZE)), BATCH_SIZE)
-    if not path.exists():
-        trainer = Trainer(recipe, budget, device)
+def trained(name: str, variant: Variant, steps: int, out: Path, device: str, amp: str) -> Model:
+    """The variant after so many steps: trained now, from its checkpoint in `out` if there is one, or loaded where it is finished."""
+    weights, checkpoint = out / f"{name}.pt", out / f"{name}.checkpoint"
+    if not weights.exists():
+        trainer = Trainer(variant.recipe, Budget(steps, variant.batch_size), device, amp, variant.seed)
+        if checkpoint.exists():
+            trainer.load(checkpoint)
+        saved = time.monotonic()
         for progress in trainer.run():
-            if progress.step % 50 == 0:
-                print(f"{name}: step {progress.step} of {budget.steps}, loss {progress.loss:.3f}", flush=True)
-        save_weights(path, recipe, trainer.ema.net, trainer.provenance())
-    net, origin = load_weights(path, recipe)
-    model = Model(recipe, net, origin, device)
-    return {"variant": name, "parameters": price["parameters"], "gflop_per_clip": price["gflop_per_sample"],
-            "saved_activations_mib": price["saved_activations_mib"], "steps": origin["steps"], "clips": origin["samples"],
-            "flops": origin["flops"], "seconds": origin["seconds"], "device": origin["device"], "validation_loss": validation_loss(model)}
+            if progress.step % 100 == 0:
+                print(f"{name}: step {progress.step} of {steps}, loss {sum(trainer.history[-100:]) / 100:.4f}", flush=True)
+            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+                trainer.save(checkpoint)
+                saved = time.monotonic()
+        save_weights(weights, variant.recipe, trainer.ema.net, trainer.provenance())
+        checkpoint.unlink(missing_ok=True)
+    net, origin = load_weights(weights, variant.recipe)
+    return Model(variant.recipe, net, origin, device, amp)
+
+
+def measure(name: str, model: Model, seed: int, num: int) -> dict:
+    """The row of a trained variant; with `num` clips sampled (no guidance, 16 steps) and compared with as many real ones."""
+    price, origin = cost(model.recipe), model.provenance
+    row = {"variant": name, "parameters": price["parameters"], "gflop_per_clip": price["gflop_per_sample"],
+           "saved_activations_mib": price["saved_activations_mib"], "steps": origin["steps"], "clips": origin["samples"], "flops": origin["flops"],
+           "seconds": origin["seconds"], "device": origin["device"], "validation_loss": validation_loss(model)}
+    if model.recipe.captions:
+        row["validation_loss_without_caption"] = validation_loss(model, captions=False)
+    if num:
+        real, other = (read((MovingMNIST("test", 11, captions=None).sample(num, index=k).video + 1) / 2).features for k in range(2))
+        features = read(model.sample(num=num, steps=16, seed=seed)).features
+        row |= {"num_images": model.recipe.num_images, "seed": seed, "n": num, "kernel_distance": round(kernel_distance(features, real), 4),
+                "kernel_distance_floor": round(kernel_distance(other, real), 4)}
+    return row
 
 
 def main() -> None:
-    """Measure all variants, or those named, and write the table."""
-    parser = argparse.ArgumentParser(description="Shapes of the video network at equal FLOPs.")
-    parser.add_argument("--flops", type=float, default=3e13)
-    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--out", type=Path, default=Path("runs/compare"))
+    """Train and measure all variants of a table, or those named, and write the table row by row."""
+    parser = argparse.ArgumentParser(prog="python -m utils.compare", description="Variants of the video models, trained with equal means.")
+    parser.add_argument("table", choices=list(TABLES))
+    parser.add_argument("--flops", type=float, help="training FLOPs of each variant (default: 3e13 for shapes, 8e13 for settings)")
+    parser.add_argument("--clips", type=int, default=30_000, help="clips that each run of joint sees; 30,000 are 4.9e14 FLOPs at K = 8")
+    parser.add_argument("--num", type=int, help="clips sampled of each run (default: 512 for joint, else none)")
+    parser.add_argument("--only", nargs="*", help="names of variants")
+    parser.add_argument("--out", type=Path, help="folder for checkpoints and weights (default: runs/compare-TABLE)")
     parser.add_argument("--device")
+    parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"))
     a = parser.parse_args()
-    rows = {row["variant"]: row for row in (json.loads(RESULTS.read_text()) if RESULTS.exists() else [])}
-    for name in a.only:
-        start = time.monotonic()
-        rows[name] = measure(name, a.flops, a.out, str(pick_device(a.device)))
-        RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps([rows[key] for key in VARIANTS if key in rows], indent=1) + "\n")
+    variants, results = TABLES[a.table], RESULTS / f"video-{a.table}.json"
+    if unknown := set(a.only or ()) - set(variants):
+        raise SystemExit(f"error: {a.table} has no variant {sorted(unknown)[0]!r}; there are {', '.join(map(repr, variants))}.")
+    out = a.out or Path("runs") / f"compare-{a.table}"
+    out.mkdir(parents=True, exist_ok=True)
+    num = (512 if a.table == "joint" else 0) if a.num is None else a.num
+    rows = {row["variant"]: row for row in (json.loads(results.read_text()) if results.exists() else [])}
+    for name in a.only or variants:
+        start, variant = time.monotonic(), variants[name]
+        flops = a.flops or {"shapes": 3e13, "settings": 8e13}.get(a.table, 0.0)
+        length = a.clips if a.table == "joint" else flops / (cost(variant.recipe)["gflop_per_sample"] * 1e9)
+        model = trained(name, variant, int(length / variant.batch_size), out, str(pick_device(a.device)), a.amp)
+        rows[name] = measure(name, model, variant.seed, num)
+        results.write_text(json.dumps([rows[key] for key in variants if key in rows], indent=1) + "\n")
         print(json.dumps(rows[name]), f"({time.monotonic() - start:.0f} s)", flush=True)
 
 
