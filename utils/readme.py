@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 
 import torch
 
@@ -17,7 +18,7 @@ from .controls import spoiled
 from .data import MovingMNIST
 from .pretrained import Model, load_pretrained
 from .recipes import RECIPES
-from .runtime import ASSETS, ROOT, generator, randn_per_sample
+from .runtime import ASSETS, ROOT, generator, outputs, randn_per_sample
 from .samplers import SAMPLERS, guided_denoiser, sample_loop
 
 FIGURES, RESULTS, README = ASSETS / "figures", ASSETS / "results", ROOT / "README.md"
@@ -68,6 +69,13 @@ def text_to_video_gif() -> None:
     show.gif(load_pretrained("vdm-text", device="cpu").sample(list(GALLERY), seed=0), FIGURES / "06_text_to_video.gif", columns=4, scale=3)
 
 
+def from_lesson(name: str) -> None:
+    """assets/figures/NAME as the lesson of its number wrote it to the folder of outputs; SystemExit when it is not there."""
+    if not (outputs() / name).exists():
+        raise SystemExit(f"error: {name} is not in {outputs().name}/. Make it with: python -m utils.notebooks run {name[:2]}")
+    shutil.copyfile(outputs() / name, FIGURES / name)
+
+
 def percent(row: dict, key: str) -> str:
     """A share with its 95% interval, for a table."""
     return f"{row[key]:.1%} ({row[key + '_low']:.1%} to {row[key + '_high']:.1%})"
@@ -85,6 +93,11 @@ def video_rows(rows: dict[str, dict]) -> list[str]:
     return lines
 
 
+def _started_from(trained: dict) -> str:
+    origin = trained.get("initial")
+    return "" if origin is None else f", from weights of `{origin['recipe']}` ({origin['steps']:,} steps, {origin['flops']:.2g} FLOPs, {origin['device']}){_started_from(origin)}"
+
+
 def results_table() -> str:
     """What was measured of each shipped model, as Markdown."""
     lines = []
@@ -94,11 +107,11 @@ def results_table() -> str:
         result = json.loads(path.read_text())
         t = result["trained"]
         lines += [f"**`{result['model']}`**: trained on {t['device']} ({t['precision']}), {t['steps']:,} steps, {t['samples']:,} samples, {t['seconds'] / 60:.0f} minutes, "
-                  f"{t['flops']:.2g} FLOPs. Measured on test digits, n = {result['n']} a row, {result['steps']} steps ({result['sampler']}), seed {result['seed']}"
+                  f"{t['flops']:.2g} FLOPs{_started_from(t)}. Measured on test digits, n = {result['n']} a row, {result['steps']} steps ({result['sampler']}), seed {result['seed']}"
                   + (f", guidance {result['guidance_scale']:g}." if RECIPES[result['model']].captions else "."), ""]
-        if "motion" in result["rows"]:
+        if RECIPES[result["model"]].kind == "video":
             for kind, rows in result["rows"].items():
-                lines += [f"Prompts of {'digits and directions' if kind == 'motion' else 'digits alone'}:", "", *video_rows(rows), ""]
+                lines += [{"motion": "Prompts of digits and directions:", "digits": "Prompts of digits alone:", "unconditional": "Without prompts:"}[kind], "", *video_rows(rows), ""]
         else:
             asked = "digits" in result["rows"][result["model"]]
             lines += ["| images | kernel distance | read with over 90% confidence |" + " read as asked |" * asked, "|---|---|---|" + "---|" * asked]
@@ -143,10 +156,43 @@ def shapes_table() -> str:
     return "\n".join(lines)
 
 
+def settings_table() -> str:
+    """Settings of `vdm-text` that were compared at equal FLOPs, as Markdown."""
+    rows = json.loads((RESULTS / "video-settings.json").read_text())
+    levels = list(rows[0]["validation_loss"])
+    lines = ["| setting | steps | clips seen | " + " | ".join(f"loss at {level}" for level in levels) + " | the same without captions at -2 |", "|---|" + "---|" * (len(levels) + 3)]
+    for row in rows:
+        lines.append(f"| {row['variant']} | {row['steps']:,} | {row['clips']:,} | " + " | ".join(f"{row['validation_loss'][level]:.4f}" for level in levels)
+                     + f" | {row['validation_loss_without_caption']['-2']:.4f} |")
+    return "\n".join(lines)
+
+
+def joint_table() -> str:
+    """Nine runs of `vdm` with 0, 4 and 8 images a clip, as Markdown."""
+    rows = json.loads((RESULTS / "video-joint.json").read_text())
+    last = rows[-1]
+    lines = [f"| {last['clips']:,} clips a run, {last['device']}, n = {last['n']} | FLOPs | mean loss on held-out clips | kernel distance |", "|---|---|---|---|"]
+    lines += [f"| {row['variant']} | {row['flops']:.2g} | {sum(row['validation_loss'].values()) / len(row['validation_loss']):.4f} | {row['kernel_distance']:.3f} |" for row in rows]
+    return "\n".join(lines)
+
+
+def speed_table() -> str:
+    """The video network beside public ones, as Markdown."""
+    result = json.loads((RESULTS / "network-speed.json").read_text())
+    ours = next(iter(result["rows"].values()))
+    lines = [f"| {result['device']}, {result['precision']}, batch {result['batch_size']} | parameters | GFLOP a clip | saved activations, MiB | training, clips a second | one denoising step, clips a second |",
+             "|---|---|---|---|---|---|"]
+    for name, row in result["rows"].items():
+        speeds = [f"{row[key]:.2f}" + ("" if row is ours else f" ({ours[key] / row[key]:.0f} times slower)") for key in ("train_clips_per_second", "sample_clips_per_second")]
+        lines.append(f"| {name} | {row['parameters'] / 1e6:.2f}M | {row['gflop_per_clip']:.1f} | {row['saved_activations_mib']:.0f} | " + " | ".join(speeds) + " |")
+    return "\n".join(lines)
+
+
 def with_tables(text: str) -> str:
     """README's text with the tables between its markers made anew."""
-    for name, table in (("results", results_table()), ("steps", steps_table()), ("guidance", guidance_table()), ("shapes", shapes_table())):
-        text, found = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, t=table: f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
+    tables = {"results": results_table, "steps": steps_table, "guidance": guidance_table, "speed": speed_table, "shapes": shapes_table, "settings": settings_table, "joint": joint_table}
+    for name, make in tables.items():
+        text, found = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, t=make(): f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
         if found != 1:
             raise ValueError(f"README.md needs one pair of markers <!-- {name} --> and <!-- /{name} -->; found {found}.")
     return text
@@ -159,6 +205,8 @@ def main() -> None:
     if not parser.parse_args().tables:
         for figure in (denoising_gif, fast_samplers_gif, guidance_gif, controls_gif, text_to_video_gif):
             figure()
+        for name in ("05_who_sees_whom.gif", "07_packs.gif"):
+            from_lesson(name)
     README.write_text(with_tables(README.read_text()))
 
 
