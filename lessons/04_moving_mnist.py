@@ -32,8 +32,8 @@
 # |---|---|---|
 # | 35 minutes | 25 minutes | 3 / 4 minutes |
 #
-# **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → **04 Moving MNIST (you are here)** → 05 the factorized 3D U-Net →
-# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → 07 joint training → 08 reconstruction guidance → 09 pseudo-3D layers →
+# **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → **04 Moving MNIST (you are here)** → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → 08 reconstruction guidance → 09 pseudo-3D layers →
 # 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up. This lesson needs no diffusion. It goes on where
 # [the kernel distance](01_ddpm_on_mnist.ipynb#9.-A-number,-with-a-floor-and-controls) of lesson 01 left off. Symbols: [glossary](glossary.md).
 
@@ -117,7 +117,7 @@ print("right equals the clip:", torch.equal(right, video), "  wrong equals the c
 # %% [markdown]
 # <details><summary>What you see</summary>Each row of the lower two runs through all four clips: frame 1 of the first clip, then of others. A network trained on `wrong` would have to make digits jump between clips.</details>
 #
-# Names alone do not save you: the wrong line has names, too. So this series folds and unfolds with the same pattern in the same place, and lesson 05 tests each layer: change one frame, and see which others move.
+# Names alone do not save you: the wrong line has names, too. So this series folds and unfolds with the same pattern in the same place, and [lesson 05](05_factorized_unet.ipynb) tests each layer: change one frame, and see which others move.
 #
 # ## 2. Making it: one digit, one path
 # Places live in the unit square: 0 is one wall, 1 the other; a frame is 64 pixels and a digit 28, so 36 pixels are free. Each frame a digit goes on by a tenth of that. First without walls:

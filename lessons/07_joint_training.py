@@ -1,0 +1,529 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · Joint image-video training
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/video-diffusion-lessons/video-diffusion-lessons/blob/main/lessons/07_joint_training.ipynb)
+#
+# ![Each of four clips followed by eight pictures that belong to other clips: what one training step sees](../assets/figures/07_packs.gif)
+#
+# **Claim: images packed behind a clip, and masked so that nothing leaks, give each training step nine scenes instead of one for half as much computing again; a video model that has seen the same clips is the better for it.** Whether it also pays at equal *cost* is another question, and section 8 asks it.
+# (Above: four packs as one training step sees them. Sixteen frames that belong together, then eight images, each for itself.)
+#
+# You will be able to
+# - pack images behind a clip, and see what goes wrong without a mask;
+# - write the block-diagonal mask of *Video Diffusion Models* (Ho et al. 2022, sections 3 and 4.3.1), and show to rounding error that packed equals separate;
+# - name three ways in which images leak into a clip, with a probe that finds each;
+# - train a pair with and without images, and read a table of nine runs with its uncertainty.
+#
+# | reading | exercises | machine: T4 (estimate) / two CPU cores |
+# |---|---|---|
+# | 25 minutes | 20 minutes | 15 / 5 minutes (a smaller run) |
+#
+# **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → **07 joint training (you are here)** → 08 reconstruction guidance → 09 pseudo-3D layers → 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up.
+# This lesson rests on [attention over time](05_factorized_unet.ipynb#4.-Attention-over-time,-and-two-ways-to-get-it-wrong) and its probes (lesson 05). Symbols: [glossary](glossary.md).
+
+# %% [markdown]
+# ## Set-up
+# Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+
+# %%
+import subprocess, sys
+from pathlib import Path
+
+SLUG, TAG = "video-diffusion-lessons/video-diffusion-lessons", "main"  # stamped from lessons/colab.txt
+if "google.colab" in sys.modules:
+    ROOT = Path("/content") / SLUG.split("/")[1]
+    if not ROOT.exists():
+        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
+else:
+    ROOT = next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "utils" / "runtime.py").exists())
+if sys.path[0] != str(ROOT):
+    sys.path.insert(0, str(ROOT))
+if "utils" in sys.modules and str(ROOT) not in str(sys.modules["utils"].__file__):  # a foreign package of that name
+    for name in [name for name in sys.modules if name.split(".")[0] == "utils"]:
+        del sys.modules[name]
+import utils
+assert Path(utils.__file__).parent.parent == ROOT, "another package called utils is in the way: restart the kernel, run this first"
+from utils.runtime import banner
+print(banner())
+
+# %%
+import copy, json
+import matplotlib.pyplot as plt
+import torch
+from dataclasses import replace
+from einops import rearrange
+from torch import nn
+from utils import load_pretrained, show
+from utils.captions import tokenize
+from utils.compare import LEVELS, validation_loss
+from utils.cost import measure
+from utils.data import MovingMNIST
+from utils.diffusion import loss_per_sample, q_sample, target
+from utils.exercises import check
+from utils.layers import TemporalAttention, packing_mask
+from utils.recipes import Budget, recipe
+from utils.runtime import ASSETS, budget, generator, outputs, pick_device
+from utils.train import Trainer
+from utils.unet import UNet, UNetConfig, randomize
+
+BUDGET, DEVICE = budget(), pick_device()
+F64 = torch.float64
+T, K = 16, 8
+
+# %% [markdown]
+# ## 1. A clip is sixteen pictures of the same two drawings
+# A clip shows two digits, sixteen times, moved. Other scenes would show other drawings and, with captions, other words, and a single frame of one costs a sixteenth of a clip. Count it for the recipe `vdm-text`: what a clip with $K$ images packed behind it costs, and how many drawings it shows for that.
+
+# %%
+video_recipe = recipe("vdm-text")
+gflop = {k: measure(video_recipe.net, video_recipe.sample_shape, k).flops / 1e9 for k in (0, 4, 8, 16)}
+print("images K   GFLOP   of K = 0   drawings shown   drawings a GFLOP")
+for k, cost in gflop.items():
+    print(f"{k:8d}{cost:8.1f}{cost / gflop[0]:9.2f}x{2 + 2 * k:15d}{(2 + 2 * k) / cost:18.2f}")
+assert 1.45 < gflop[8] / gflop[0] < 1.55, "the text below says: half as much again"
+
+# %% [markdown]
+# The paper's K = 8 costs half as much again and shows nine times the drawings. **Why should that help a *video* model?** The frames of a clip are alike, so a batch of clips holds few independent examples and its gradient is noisy. Images add independent ones: less variance, for some bias, as the loss is no longer that of clips alone. What images cannot teach is motion: that needs the clip.
+#
+# ## 2. Pack them
+# **The plan:** put the $K$ images behind the frames on the time axis, as if the clip were longer: $z$ is (B, C, T + K, H, W). Convolutions and attention over space work frame by frame, so they need no change. Frames meet in attention over time only.
+
+# %%
+clips = MovingMNIST("test", seed=0, captions="digits").sample(4)
+others = MovingMNIST("test", seed=1, captions="digits", num_frames=1).sample(4 * K)  # first frames of others
+images = rearrange(others.video, "(b k) c 1 h w -> b c k h w", k=K)
+packs = torch.cat([clips.video, images], dim=2)
+print("clip", tuple(clips.video.shape), "+ images", tuple(images.shape), "= pack", tuple(packs.shape))
+show.play((packs + 1) / 2, ["a clip, then eight images"], scale=4, fps=6, path=outputs() / "07_packs.gif")
+
+# %%
+show.film_strip((packs[:2] + 1) / 2, clips.captions[:2], title="two packs: 16 frames, then 8 images")
+
+# %% [markdown]
+# ## 3. Naive: just do it
+# Append the images, change nothing else. **Predict, then run:** a trained network denoises test clips (log-SNR 1); behind each come eight strangers, as noisy as the clip. What happens to its error *on the clip's* frames, and on which?
+
+# %%
+model = load_pretrained("vdm-text", device=DEVICE)
+N = {"smoke": 4}.get(BUDGET, 16)
+test = MovingMNIST("test", seed=5, captions="digits").sample(N)
+strangers = MovingMNIST("test", seed=6, captions="digits", num_frames=1).sample(N * K)
+pack = torch.cat([test.video, rearrange(strangers.video, "(b k) c 1 h w -> b c k h w", k=K)], dim=2)
+noise, cond = torch.randn(pack.shape, generator=generator(1)), model.encode(test.captions)
+
+
+def frame_errors(x, eps, num_images, level=1.0):
+    """(T,) v-loss on each of the clip's frames when x (B, 1, T or T + K, H, W) goes through the network."""
+    log_snr = torch.full((len(x),), level)
+    with torch.no_grad():
+        output = model.net(q_sample(x, log_snr, eps).to(DEVICE), log_snr.to(DEVICE), cond, num_images=num_images).cpu()
+    return (output - target(x, eps, log_snr, "v"))[:, :, :T].square().mean((0, 1, 3, 4))
+
+
+alone = frame_errors(pack[:, :, :T], noise[:, :, :T], 0)
+unmasked = frame_errors(pack, noise, 0)
+longer = MovingMNIST("test", seed=5, captions="digits", num_frames=T + K).sample(N).video    # the same clips, going on
+continued = frame_errors(longer, noise, 0)
+print("error on each frame, as a multiple of the error of the clip alone; behind the clip come")
+for what, errors in (("strangers", unmasked), ("its own next frames", continued)):
+    print(f"{what:20s}" + " ".join(f"{r:.2f}" for r in (errors / alone).tolist()))
+
+# %%
+# NBVAL_CHECK_OUTPUT
+print("strangers make the last frame worse by more than a fifth:", bool(unmasked[-1] > 1.2 * alone[-1]))
+print("its own continuation does not:", bool(continued[-1] < 1.1 * alone[-1]))
+
+
+# %% [markdown]
+# It is not the length: the clip's own next frames help. Attention over time takes the strangers for them, and what it believes of the last frame is wrong. A network *trained* so may learn to distrust its neighbours. (A widely used public implementation, `video-diffusion-pytorch` 0.7.0, leaks even where every frame is told to look at itself alone: change frame 3, and frame 0 moves.)
+#
+# ## 4. The mask
+# *Frame $i$ may look at frame $j$* is a table of $(T + K)^2$ yes and no. The clip's frames see each other; an image sees itself: **block-diagonal**.
+#
+# $$M = \begin{pmatrix} 1_{T \times T} & 0 \\ 0 & I_K \end{pmatrix}, \qquad \text{logit}_{ij} = -\infty \text{ where } M_{ij} = 0$$
+#
+# ($1_{T \times T}$ is all ones, $I_K$ the identity. No row is empty, so softmax never divides by zero.)
+
+# %%
+# NBVAL_CHECK_OUTPUT
+def block_mask(t, k):
+    """(t + k, t + k) bool, True where frame i may look at frame j."""
+    frame = torch.arange(t + k)
+    both_in_clip = (frame[:, None] < t) & (frame[None, :] < t)
+    return both_in_clip | (frame[:, None] == frame[None, :])
+
+
+print(block_mask(4, 3).int())
+cases = ((16, 8), (1, 3), (5, 0))
+print("ours equals utils':", all(torch.equal(block_mask(t, k), packing_mask(t, k)) for t, k in cases))
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(5, 2.5), layout="constrained")
+masks = {"no mask": torch.ones(T + K, T + K), "block-diagonal": block_mask(T, K)}
+for ax, (name, mask) in zip(axes, masks.items()):
+    ax.imshow(mask.float().numpy(), cmap="Blues", vmin=0, vmax=1.3)
+    ax.set(title=name, xlabel="looks at frame", ylabel="frame")
+
+# %% [markdown]
+# With the mask, and the same strangers:
+
+# %%
+masked = frame_errors(pack, noise, K)
+figure, ax = plt.subplots(figsize=(5, 2.4), layout="constrained")
+for name, errors, colour, style in (("no mask", unmasked, show.ORANGE, "s--"), ("masked", masked, show.BLUE, "o-")):
+    ax.plot(range(T), errors / alone, style, color=colour, label=name)
+ax.set(xlabel="frame of the clip", title="error with strangers behind the clip / without")
+ax.legend();
+
+# %%
+# NBVAL_CHECK_OUTPUT
+same = torch.allclose(masked, alone, rtol=1e-3)
+print("masked, the strangers change the clip's error by less than a thousandth:", same)
+
+# %% [markdown]
+# ## 5. A test that would notice
+# A trained network may hide a leak in a layer that it hardly uses. So: *every* parameter random, double precision, a noise level and a condition for each frame; then the packed output must be the clip's output, and each image's output as a one-frame clip, side by side, to rounding error. And the probe of lesson 05: one image changes, who moves?
+
+# %%
+# NBVAL_CHECK_OUTPUT
+SMALL = UNetConfig(channels=(16, 32), blocks=(1, 1), space=(False, True), time=(True, True), stem=2,
+                   embed_dim=32, head_dim=16, max_distance=15)
+net = randomize(UNet(SMALL)).double().eval()
+
+
+def leak(net, t=5, k=3):
+    """How far packed is from separate; and how much each output frame moves when the second image changes."""
+    z = torch.randn(1, 1, t + k, 16, 16, generator=generator(2), dtype=F64)
+    level = torch.randn(1, t + k, generator=generator(3), dtype=F64)
+    cond = torch.randn(1, t + k, 32, generator=generator(4), dtype=F64)
+    changed = z.clone()
+    changed[:, :, t + 1] += 1
+    with torch.no_grad():
+        packed = net(z, level, cond, num_images=k)
+        parts = [slice(0, t), *(slice(j, j + 1) for j in range(t, t + k))]
+        separate = torch.cat([net(z[:, :, p], level[:, p], cond[:, p]) for p in parts], dim=2)
+        moved = (net(changed, level, cond, num_images=k) - packed).abs().amax((0, 1, 3, 4))
+    assert packed.std() > 1e-3, "a network that outputs nothing passes every probe"
+    return float((packed - separate).abs().max()), moved.tolist()
+
+
+difference, moved = leak(net)
+print("packed equals separate to 1e-10:", difference < 1e-10)
+print("changing image 6 moves frames:", [j for j, much in enumerate(moved) if much > 1e-9])
+
+
+# %% [markdown]
+# So packing is a convenience: two calls, one for clips and one for images, with a weighted sum of their losses, would be the same training. One call of one shape is simpler and keeps a GPU busy. Its price is attention over time on $(T + K)^2$ pairs, most of which the mask throws away.
+#
+# **Three ways to break it**, all easy to write: forget the mask; let normalisation take its statistics over all frames of a pack; pass the mask to all attention layers but one. **Predict:** which of the three would a look at the picture of the mask have shown you?
+
+# %%
+def no_mask(net):
+    return lambda z, level, cond, num_images=0: net(z, level, cond)
+
+
+class NormOverFrames(nn.GroupNorm):
+    def forward(self, x):                                                        # (T, C, H, W): the frames of one pack
+        return rearrange(super().forward(rearrange(x, "t c h w -> 1 c t h w")), "1 c t h w -> t c h w")
+
+
+def norm_over_frames(net):
+    net = copy.deepcopy(net)
+    for module in net.modules():
+        if isinstance(module, nn.GroupNorm):
+            module.__class__ = NormOverFrames                                    # the same weights, another forward
+    return net
+
+
+def one_layer_forgets(net):
+    net = copy.deepcopy(net)
+    layer = next(module for module in net.modules() if isinstance(module, TemporalAttention))
+    layer.forward = lambda x, t, mask=None: TemporalAttention.forward(layer, x, t, None)
+    return net
+
+
+# %%
+for twin in (None, no_mask, norm_over_frames, one_layer_forgets):
+    difference, moved = leak(net if twin is None else twin(net))
+    print(f"{'intact' if twin is None else twin.__name__:18s} packed - separate {difference:7.0e}   "
+          "image 6 moves frames by " + " ".join(f"{much:.0e}" if much else "0" for much in moved))
+    assert (difference < 1e-10) == (twin is None)
+
+
+# %% [markdown]
+# <details><summary>Answer</summary>Only the first. In the other two the mask is right, and something goes past it. Test the network, not the mask.</details>
+#
+# ## 6. Whose caption, whose noise?
+# A network for clips takes one caption and one noise level for each clip. Were a stranger's image to carry the *clip's* caption, the network would be taught that a picture of 1 and 0 is "3 and 7". So every frame carries its own condition, (B, T + K, D): the clip's, T times, then each image's. The paper does not say whether images share the clip's noise level;
+# here each draws its own, so that one step sees more levels. The loss is the mean over all frames of the pack. That gives the clip the weight T/(T + K), two thirds at K = 8: the bias of section 1.
+
+# %%
+def per_frame(of_clips, of_images):
+    """One row a clip (B, ...) and one an image (B*K, ...) -> one a frame, (B, T + K, ...)."""
+    repeated = of_clips[:, None].expand(-1, T, *of_clips.shape[1:])
+    return torch.cat([repeated, of_images.unflatten(0, (len(of_clips), -1))], dim=1)
+
+
+def joint_loss(net, schedule, clips, images, t, keep, eps):
+    """clips: a Batch of B; images: one of B*K one-frame clips; t (B, T + K): diffusion times; keep: 0 drops a caption."""
+    b = len(clips.video)
+    x = torch.cat([clips.video, rearrange(images.video, "(b k) c 1 h w -> b c k h w", b=b)], dim=2)
+    log_snr = schedule.log_snr(t).float()
+    words = net.encode(tokenize(clips.captions + images.captions))
+    cond = per_frame(words[:b], words[b:]) * keep[..., None]
+    output = net(q_sample(x, log_snr, eps), log_snr, cond, num_images=x.shape[2] - T)
+    return loss_per_sample(output, x, eps, log_snr, "v").mean()
+
+
+# %% [markdown]
+# Is it what `utils` trains with? For that both must draw the same numbers: the lines from `g = ` to `eps = ` repeat the trainer's draws for its first step (`Trainer.loss`).
+
+# %%
+# NBVAL_CHECK_OUTPUT
+trainer = Trainer(video_recipe, Budget(steps=1, batch_size=2), device="cpu", amp="off",
+                  initial=load_pretrained("vdm-text", "cpu"))
+assert video_recipe.num_images == K
+g, schedule, drop = generator(trainer.seed, 0, 1), video_recipe.schedule, video_recipe.null_probability
+t_clips, keep_clips = schedule.sample_t(2, g), torch.rand(2, generator=g) >= drop
+t_images, keep_images = schedule.sample_t(2 * K, g), torch.rand(2 * K, generator=g) >= drop
+eps = torch.randn(2, 1, T + K, 32, 32, generator=generator(trainer.seed, 0, 2))
+clips, images = trainer.data.sample(2, index=0), trainer.images.sample(2 * K, index=0)
+with torch.no_grad():
+    ours = joint_loss(trainer.net, schedule, clips, images, per_frame(t_clips, t_images),
+                      per_frame(keep_clips, keep_images), eps)
+    print("our loss equals the trainer's:", bool((ours - trainer.loss(0)).abs() < 1e-6))
+
+# %% [markdown]
+# ## 7. A pair, trained live
+# The recipe `vdm` twice, K = 0 and K = 8: same initial weights, same clips in the same order at the same noise levels. No captions, so that what images do for *pictures and motion* is not mixed with what they do for words. At a few points, the loss on held-out *clips*, without images, with the same noise for both.
+
+# %%
+steps, size = {"smoke": (4, 2), "cpu": (60, 4)}.get(BUDGET, (2500, 16))
+shown = {"smoke": 8, "cpu": 24}.get(BUDGET, 64)
+pair = {k: Trainer(replace(recipe("vdm"), num_images=k), Budget(steps, size), device=DEVICE) for k in (0, K)}
+weights = [run.net.state_dict() for run in pair.values()]
+assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values()))      # the same start
+before = sum(validation_loss(pair[0].model(), shown).values()) / len(LEVELS)
+
+# %%
+curves = {k: [] for k in pair}
+for k, run in pair.items():
+    for progress in run.run():
+        if progress.step % max(1, steps // 4) == 0:
+            loss = sum(validation_loss(run.model(), shown).values()) / len(LEVELS)
+            curves[k].append((progress.step, run.provenance()["flops"], loss))
+    print(f"K = {k}: {run.step} steps of {size} clips, {run.trained_seconds:.0f} s, {curves[k][-1][1]:.2g} FLOPs; "
+          f"held-out loss {before:.4f} -> {curves[k][-1][2]:.4f}")
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(8, 2.5), layout="constrained", sharey=True)
+for ax, column, name in zip(axes, (0, 1), ("step", "FLOPs")):
+    for (k, curve), colour, style in zip(curves.items(), (show.ORANGE, show.BLUE), ("s--", "o-")):
+        ax.plot([row[column] for row in curve], [row[2] for row in curve], style, color=colour, label=f"K = {k}")
+    ax.set(xlabel=name, yscale="log")
+axes[0].set_ylabel("loss on held-out clips")
+figure.suptitle("the same two runs: per step, and for what they cost", fontsize=11)
+axes[0].legend();
+
+# %%
+# NBVAL_CHECK_OUTPUT
+print("both saw the same clips:", torch.equal(*[run.data.sample(2, index=0).video for run in pair.values()]))
+print("both learnt, on held-out clips:", all(curve[-1][2] < before for curve in curves.values()))
+
+# %%
+SAMPLING = {"smoke": 4}.get(BUDGET, 16)
+samples = torch.cat([run.model().sample(num=2, steps=SAMPLING, seed=3) for run in pair.values()])
+names = [f"K = {k}" for k in pair for _ in range(2)]
+show.film_strip(samples, names, every=2, title=f"trained here, {steps} steps of {size} clips; same noise")
+
+# %% [markdown]
+# A short run is a short run, and a pair is one draw. To know, take seeds.
+#
+# ## 8. Nine runs, the same clips
+# K = 0, 4 and 8, three seeds each, made by `python -m utils.compare joint` (interrupted, the same command goes on). The runs of one seed start from the same weights and see the same clips, so a run with images costs more. Measured: loss on held-out clips, and the kernel distance of sampled clips to real ones (lesson 04) with its floor. All nine are shown, none was picked.
+
+# %%
+rows = json.loads((ASSETS / "results" / "video-joint.json").read_text())
+losses = {(r["num_images"], r["seed"]): torch.tensor(list(r["validation_loss"].values()), dtype=F64) for r in rows}
+distances = {(r["num_images"], r["seed"]): r["kernel_distance"] for r in rows}
+seeds, last = sorted({seed for _, seed in losses}), rows[-1]
+print(f"{last['clips']:,} clips a run, {last['device']}; distances: n = {last['n']}, 16 steps, "
+      f"floor {last['kernel_distance_floor']:.3f}")
+print(f"{'K':3s}{'FLOPs':>8s}" + "".join(f"{'loss, seed ' + str(seed):>14s}{'distance':>10s}" for seed in seeds))
+for k in (0, 4, 8):
+    flops = next(r["flops"] for r in rows if r["num_images"] == k)
+    print(f"{k:<3d}{flops:8.2g}"
+          + "".join(f"{losses[k, seed].mean():14.4f}{distances[k, seed]:10.3f}" for seed in seeds))
+
+
+# %%
+def interval(numbers, t=4.303):
+    """Mean of three numbers and the half-width of its 95% interval (Student's t, two degrees of freedom: 4.303)."""
+    numbers = torch.tensor(numbers, dtype=F64)
+    assert len(numbers) == 3
+    return float(numbers.mean()), float(t * numbers.std() / len(numbers) ** 0.5)
+
+
+def compared(values, what):
+    for k in (4, 8):
+        mean, half = interval([float(values[k, seed] - values[0, seed]) for seed in seeds])
+        verdict = "better" if mean + half < 0 else "worse" if mean - half > 0 else "cannot tell"
+        print(f"K = {k} minus K = 0, {what:24s} {mean:+.4f} ± {half:.4f}   {verdict}")
+
+
+compared({key: loss.mean() for key, loss in losses.items()}, "loss, mean of five levels")
+for column, level in enumerate(LEVELS):
+    compared({key: loss[column] for key, loss in losses.items()}, f"loss at log-SNR {level:g}")
+compared(distances, "kernel distance")
+
+# %% [markdown]
+# An interval says how far the difference would move with other *seeds*; all runs are measured on the same held-out clips. With three seeds it reaches two and a half standard deviations to each side, so "cannot tell" is not "no difference"; and among fourteen intervals at 95% one may well miss. Look for a pattern, not for a single line.
+#
+# The paper's own table, of large runs with text: FVD 202, 68 and 58 for K = 0, 4 and 8 (and the quality of single frames improved alike). Ours are small runs without captions, in other features: compare the *direction* alone.
+#
+# **The other question: at equal cost?** Then the run without images sees half as many clips again, or takes half as many steps again. `python -m utils.compare settings` trained `vdm-text` in these settings, one run each, with equal FLOPs:
+
+# %%
+print(f"{'':44s}{'steps':>6s}{'clips':>7s}" + "".join(f"{'at ' + format(level, 'g'):>8s}" for level in LEVELS))
+for r in json.loads((ASSETS / "results" / "video-settings.json").read_text()):
+    losses_of_row = "".join(f"{loss:8.4f}" for loss in r["validation_loss"].values())
+    print(f"{r['variant']:44s}{r['steps']:6d}{r['clips']:7d}{losses_of_row}")
+
+# %% [markdown]
+# One run a setting, so only large gaps count. At 8 clips a step the images do *not* pay for themselves: every level but the noisiest is worse, as the run without them sees half as many clips again. Fewer clips a step, and more steps, help most at so small a budget. The recipe's setting, 2 clips with 8 images, is best from log-SNR −5 up;
+# but it differs from "4 clips a step" in two things at once, so the table does not say which of them did it. `vdm-text` is trained with few clips and eight images a step for another reason as well: single images carry captions, and an image teaches what a word means at a sixteenth of a clip's price.
+#
+# ## 9. Play
+# How much of a pack is images is yours to choose; so is who sees whom. Change the two numbers (sliders on Colab), run the cell, and look at cost and mask:
+
+# %%
+num_frames = 16  #@param {type:"slider", min:1, max:32, step:1}
+num_images = 8  #@param {type:"slider", min:0, max:32, step:1}
+clip_flops, pack_flops = (measure(video_recipe.net, (1, num_frames, 32, 32), k).flops for k in (0, num_images))
+print(f"{num_frames} frames and {num_images} images: {pack_flops / clip_flops:.2f} times the clip's cost, "
+      f"{1 + num_images} scenes")
+figure, ax = plt.subplots(figsize=(2.4, 2.4), layout="constrained")
+ax.imshow(block_mask(num_frames, num_images).float().numpy(), cmap="Blues", vmin=0, vmax=1.3)
+ax.set(xlabel="looks at frame", ylabel="frame");
+
+
+# %% [markdown]
+# | if it looks like this | then look at |
+# |---|---|
+# | packed and separate differ by 1e-3 or more | normalisation whose statistics run over frames; a layer that does not get the mask (section 5) |
+# | the error grows towards the end of the clip | a missing mask (section 3) |
+# | captions are ignored although images have them | whether images carry the clip's caption (section 6) |
+# | loss on packs falls, loss on clips does not | the weight of images in the mean: K against T (section 6) |
+#
+# ## 10. Faithful? The box
+#
+# | the paper says | we do | why |
+# |---|---|---|
+# | K = 8 images from random other videos behind each clip of 16 frames | first frames of other clips | any frame of Moving MNIST is as good as another |
+# | temporal attention masked: an image sees itself alone | the same, one mask for all layers | |
+# | whether images share the clip's noise level or caption: not stated | each its own | a step sees more levels; a wrong caption would teach a falsehood |
+# | text-conditional, 16×64×64, K = 0, 4, 8 | without captions in the table, 16×32×32, three seeds | one knob at a time; the table prints what a run cost |
+#
+# ## 11. Exercises
+# ### Exercise 1 · Pack more than one clip (difficulty ●●○, importance ●●●, 10 minutes)
+# Short clips can share a pack, too. Given the lengths of all blocks (an image has length 1), return the mask.
+
+# %%
+def many_blocks(lengths):
+    """lengths: frames of each block, in order -> (sum, sum) bool, True where frame i may look at frame j."""
+    return ...  # your lines here
+
+
+# %%
+def reference_many_blocks(lengths):
+    block = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+    return block[:, None] == block[None, :]
+
+
+many_blocks = check("exercise 1", many_blocks, reference_many_blocks,
+                    ([1, 2, 1],), ([8, 8, 1, 1, 1],), ([1],), ([4, 1, 1],))
+
+# %%
+figure, ax = plt.subplots(figsize=(2.4, 2.4), layout="constrained")
+ax.imshow(torch.as_tensor(many_blocks([6, 10, *[1] * K])).float().numpy(), cmap="Blues", vmin=0, vmax=1.3)
+ax.set(title="two clips, eight images", xlabel="looks at frame", ylabel="frame");
+
+
+# %% [markdown]
+# <details><summary>Hint</summary>Give every frame the number of its block (`torch.repeat_interleave`); two frames see each other where the numbers are equal.</details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# block = torch.repeat_interleave(torch.arange(len(lengths)), torch.tensor(lengths))
+# return block[:, None] == block[None, :]
+# ```
+#
+# Modern transformers pack sequences of all lengths in this way (Dehghani et al. 2023).
+# </details>
+#
+# ### Exercise 2 · What the money buys (difficulty ●●○, importance ●●○, 10 minutes)
+# In units of one frame's cost a clip costs `t` and an image 1 (attention over time is so small a part that section 1 agrees). For a `budget` in these units and `k` images a clip, return how many *scenes* (clips and images) and how many *clips* training sees.
+
+# %%
+def bought(budget, t, k):
+    """-> (scenes, clips), as floats."""
+    return ...  # your lines here
+
+
+# %%
+def reference_bought(budget, t, k):
+    clips = budget / (t + k)
+    return clips * (1 + k), clips
+
+
+bought = check("exercise 2", bought, reference_bought, (2400, 16, 0), (2400, 16, 8), (1000, 4, 1))
+print("K = 0:", bought(2400, 16, 0), "  K = 8:", bought(2400, 16, 8))
+
+# %% [markdown]
+# <details><summary>Hint</summary>A pack costs t + k. How many packs does the budget buy?</details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# clips = budget / (t + k)
+# return clips * (1 + k), clips
+# ```
+#
+# Six times the scenes, but a third fewer clips, and motion is learnt from clips alone.
+# </details>
+#
+# ## 12. Quiz
+# 1. Why may convolutions and attention over space stay as they are?
+# 2. An image has no neighbours in time. What does attention over time do to it under the mask?
+# 3. The mask is right, yet packed and separate differ. Where do you look?
+# 4. Why does the table compare runs of one seed with each other before it takes the mean?
+#
+# <details><summary>Answers</summary>
+#
+# 1. They treat frames as batch; what is behind a frame on the time axis does not reach them.
+# 2. It attends to itself with weight 1: its own value, plus the vector for distance 0, goes through the output layer.
+# 3. Normalisation: whose statistics run over frames? Then each attention layer: does it get the mask?
+# 4. A pair of one seed shares its start, its clips and their noise levels; what these do to both runs alike drops out of the difference.
+# </details>
+#
+# ## What was shown, and what was not
+# Shown: what leaks without a mask; that packed equals separate to rounding error; a joint loss equal to the trainer's; a live pair; nine runs with their uncertainty. Not shown: what a *large* run gains (`python -m utils.compare joint` on a GPU is one command), the quality of single images, or images from another source than the videos, which is where this becomes text-to-video without captioned clips (lesson 10).
+#
+# ## Readings
+# - Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet, *Video Diffusion Models*, 2022 (arXiv 2204.03458): the mask in section 3, the table of K in section 4.3.1.
+# - Ho et al., *Imagen Video*, 2022 (arXiv 2210.02303): images and videos trained jointly at scale, in a cascade.
+# - Singer et al., *Make-A-Video*, 2022 (arXiv 2209.14792): images carry the text, videos only the motion (lessons 09 to 12).
+# - Dehghani et al., *Patch n' Pack: NaViT*, 2023 (arXiv 2307.06304): packing with block-diagonal masks, for images of all sizes.
