@@ -197,7 +197,7 @@ assert frames_that_move(blind) == [8] and len(frames_that_move(model.net)) == 16
 # Sampled without temporal attention, every frame is a picture of its own. The motion in the clips above is made in those layers and nowhere else:
 
 # %%
-from utils.pretrained import Model
+from utils.model import Model
 torn = Model(model.recipe, blind, device=DEVICE).sample(captions[:2], steps=STEPS, seed=1)
 show.film_strip(torch.cat([clips[:2], torn]), ["as trained"] * 2 + ["no time"] * 2, every=2,
                 title="break it: the same noise without temporal attention")

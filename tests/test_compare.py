@@ -9,7 +9,7 @@ import torch
 from utils import compare
 from utils.compare import TABLES, Variant, trained, validation_loss
 from utils.cost import cost
-from utils.pretrained import Model
+from utils.model import Model
 from utils.recipes import VDM, VDM_TEXT
 from utils.train import Trainer
 from utils.unet import UNet, UNetConfig, randomize

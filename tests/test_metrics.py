@@ -16,7 +16,7 @@ from utils.evaluate import evaluate_model
 from utils.metrics import FLOOR, check_clips, classify, direction_confusion, digit_features, entropy, evaluate, frechet_distance, kernel_distance, kernel_distance_interval, memorised, obeyed, \
     precision_recall
 from utils.paths import Reading
-from utils.pretrained import Model
+from utils.model import Model
 from utils.recipes import MNIST_DDPM, MNIST_GUIDED, VDM_TEXT
 from utils.runtime import generator
 from utils.unet import UNet, UNetConfig, randomize

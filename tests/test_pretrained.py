@@ -8,7 +8,8 @@ import torch
 
 from utils import available_models, load_pretrained
 from utils.captions import CaptionError
-from utils.pretrained import CHECKPOINTS, Model, WeightsError, save_weights
+from utils.model import Model
+from utils.pretrained import CHECKPOINTS, WeightsError, save_weights
 from utils.recipes import MNIST_DDPM, MNIST_GUIDED, VDM_TEXT
 from utils.runtime import randn_per_sample, generator
 from utils.unet import UNet, UNetConfig, randomize

@@ -8,7 +8,7 @@ import torch
 
 from utils import sweep
 from utils.metrics import kernel_distance, kernel_distance_gap, variety
-from utils.pretrained import Model
+from utils.model import Model
 from utils.recipes import MNIST_GUIDED
 from utils.runtime import generator
 from utils.unet import UNet, randomize

@@ -22,7 +22,8 @@ from .cost import cost
 from .data import MovingMNIST
 from .diffusion import loss_per_sample, q_sample
 from .metrics import kernel_distance, read
-from .pretrained import Model, load_weights, save_weights
+from .model import Model
+from .pretrained import load_weights, save_weights
 from .recipes import VDM, VDM_TEXT, Budget, Recipe
 from .runtime import ASSETS, autocast, generator, pick_device
 from .schedule import CosineSchedule

@@ -21,8 +21,9 @@ import torch
 
 from .data import MNIST, DataError, MovingMNIST
 from .metrics import classify, digit_features, evaluate, kernel_distance, motion, named, obeyed
+from .model import Model
 from .paths import Reading
-from .pretrained import Model, available_models, load_pretrained
+from .pretrained import available_models, load_pretrained
 from .runtime import ASSETS, device_name, generator, precision_name
 from .tracker import TRUNCATION
 
@@ -109,6 +110,25 @@ def circumstances(model: Model, num: int, seed: int) -> dict:
     """What every results file says of how its numbers came about."""
     return {"model": model.name, "n": num, "seed": seed, "device": device_name(model.device), "precision": precision_name(model.dtype),
             "trained": model.provenance}
+
+
+class ResultRows:
+    """The rows of a results file. They are kept from run to run while weights, seed, number of samples and `more` that the file says are the same."""
+
+    def __init__(self, path: Path, model: Model, num: int, seed: int, **more) -> None:
+        self.path, self.model, self.num, self.seed, self.more = path, model, num, seed, more
+
+    def rows(self) -> dict[str, dict]:
+        """The rows that are in the file already and still hold."""
+        known = json.loads(self.path.read_text()) if self.path.exists() else {}
+        expected = {"n": self.num, "seed": self.seed, "trained": self.model.provenance, **self.more}
+        return known["rows"] if all(known.get(key) == value for key, value in expected.items()) else {}
+
+    def write(self, name: str, row: dict) -> None:
+        """Put a row into the file, beside those that it has."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps({**circumstances(self.model, self.num, self.seed), **self.more, "rows": {**self.rows(), name: row}}, indent=1) + "\n")
+        print(name, row, flush=True)
 
 
 def evaluate_model(model: Model, num: int, seed: int = 0, **options) -> dict:

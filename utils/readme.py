@@ -16,7 +16,8 @@ import torch
 from . import show
 from .controls import spoiled
 from .data import MovingMNIST
-from .pretrained import Model, load_pretrained
+from .model import Model
+from .pretrained import load_pretrained
 from .recipes import RECIPES
 from .runtime import ASSETS, ROOT, generator, outputs, randn_per_sample
 from .samplers import SAMPLERS, guided_denoiser, sample_loop

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .diffusion import to_eps, to_x
+from .diffusion import coefficients, q_sample, to_eps, to_x
 from .runtime import randn_per_sample
 from .schedule import alpha_sigma
 
@@ -26,6 +26,23 @@ class SampleState:
     steps: int
     z: torch.Tensor
     x_hat: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the data, to be kept while the rest is sampled (the replacement method; *Video Diffusion Models*, section 3.1).
+
+    x (B, ...): the data; mask, bool, in a shape that broadcasts to x's: True where it is known. generators: one for each of the B samples, apart from the sampler's own.
+    """
+
+    x: torch.Tensor
+    mask: torch.Tensor
+    generators: Sequence[torch.Generator]
+
+    def put_into(self, z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
+        """z (B, ...) with a fresh draw of q(z | x) at this noise level (scalar) where x is known."""
+        noise = randn_per_sample(z.shape[1:], self.generators).to(z)
+        return torch.where(self.mask, q_sample(self.x, log_snr.expand(len(z)), noise), z)
 
 
 def ddim_step(z: torch.Tensor, x_hat: torch.Tensor, log_snr_t: torch.Tensor, log_snr_s: torch.Tensor,
@@ -84,14 +101,15 @@ def langevin_step(z: torch.Tensor, eps_hat: torch.Tensor, log_snr: torch.Tensor,
 
 
 def sample_loop(denoise: Denoiser, z: torch.Tensor, log_snrs: torch.Tensor, generators: Sequence[torch.Generator] | None = None,
-                sampler: str = "ddim", eta: float = 0.0, gamma: float = 0.1, langevin: float = 0.0, clip: bool = True) -> Iterator[SampleState]:
+                sampler: str = "ddim", eta: float = 0.0, gamma: float = 0.1, langevin: float = 0.0, clip: bool = True,
+                known: Known | None = None) -> Iterator[SampleState]:
     """Denoise z (B, ...) along log_snrs (steps + 1,), ascending, and yield a SampleState a step.
 
     sampler: "ddim" (eta from 0, deterministic, to 1), "ancestral" (gamma from 0, the lower variance, to 1, the upper) or "dpm++"
     (DPM-Solver++(2M), deterministic). langevin: delta of a Langevin corrector after each step, at the price of a second
     network call; 0 is none. generators: one for each of the B samples, wherever noise is drawn. clip: keep x_hat in [-1, 1]; the noise
-    that it implies follows. The last step adds no noise and is of first order. ValueError for an unknown sampler, a number out of
-    its range or missing generators.
+    that it implies follows. The last step adds no noise and is of first order. known: data that is given; it is put into z, freshly noised, before every call of the
+    denoiser, and x_hat is what the denoiser says of it all the same. ValueError for an unknown sampler, a number out of its range or missing generators.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}.")
@@ -110,9 +128,13 @@ def sample_loop(denoise: Denoiser, z: torch.Tensor, log_snrs: torch.Tensor, gene
     def draw() -> torch.Tensor:
         return randn_per_sample(z.shape[1:], generators).to(z)
 
+    def with_known(z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
+        return z if known is None else known.put_into(z, log_snr)
+
     steps, before = len(log_snrs) - 1, (None, None)
     for step in range(steps):
         log_snr_t, log_snr_s, last = log_snrs[step], log_snrs[step + 1], step == steps - 1
+        z = with_known(z, log_snr_t)
         x_hat = estimate(z, log_snr_t)
         if sampler == "dpm++":
             z = dpm_solver_step(z, x_hat, log_snr_t, log_snr_s, *((None, None) if last else before))
@@ -122,6 +144,7 @@ def sample_loop(denoise: Denoiser, z: torch.Tensor, log_snrs: torch.Tensor, gene
         else:
             z = ddim_step(z, x_hat, log_snr_t, log_snr_s, *((draw(), eta) if eta and not last else ()))
         if langevin and not last:
+            z = with_known(z, log_snr_s)
             eps_hat = to_eps(estimate(z, log_snr_s), z, log_snr_s.expand(len(z)))
             z = langevin_step(z, eps_hat, log_snr_s, draw(), langevin)
         yield SampleState(step + 1, steps, z, x_hat)
@@ -148,6 +171,29 @@ def guided_denoiser(net: Callable[..., torch.Tensor], cond: torch.Tensor | None,
         return to_x(guided, z, log_snr, prediction)
 
     return denoise
+
+
+def reconstruction_denoiser(denoise: Denoiser, observe: Callable[[torch.Tensor], torch.Tensor], observed: torch.Tensor, weight: float,
+                            free: torch.Tensor | None = None) -> Denoiser:
+    """A denoiser with reconstruction guidance (*Video Diffusion Models*, section 3.1): x_hat - weight * alpha / 2 * grad_z |observed - observe(x_hat)|^2.
+
+    observe: what is known of data, a differentiable function of x (B, ...): the given frames of a clip, or its pixels averaged down. observed: its value (B, ...). weight: w_r of the paper.
+    The squared norm is a sum over everything observed, and the gradient runs through `denoise` (with classifier-free guidance, through both of its halves). free: bool, broadcasts to x:
+    where x_hat is corrected (None: everywhere). With given frames these are `Known` to the sampler and the others are free; with averaged pixels nothing is known exactly.
+    """
+
+    def denoise_and_correct(z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
+        alpha, sigma = coefficients(log_snr, z)
+        with torch.enable_grad():
+            z = z.detach().requires_grad_(True)
+            x_hat = denoise(z, log_snr)
+            missed = (observe(x_hat) - observed).square().flatten(1).sum(1)
+            # divided by sigma, which v- and eps-prediction put in front of the network: so float16 has numbers of order one to carry at every noise level
+            gradient, = torch.autograd.grad((missed / sigma.flatten()).sum(), z)
+        x_hat, correction = x_hat.detach(), weight * alpha / 2 * sigma * gradient
+        return x_hat - (correction if free is None else torch.where(free, correction, 0))
+
+    return denoise_and_correct
 
 
 def _as(number: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ from .runtime import ASSETS, device_name, outputs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .pretrained import Model
+    from .model import Model
     from .train import Trainer
 
 _ARROWS = dict(zip(DIRECTIONS, "→↗↑↖←↙↓↘"))

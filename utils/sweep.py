@@ -9,7 +9,6 @@ Every row is measured on the same seeds and the same labels, so rows can be comp
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,10 @@ from pathlib import Path
 import torch
 
 from .data import MNIST, Batch
-from .evaluate import RESULTS, circumstances
+from .evaluate import RESULTS, ResultRows
 from .metrics import digit_features, kernel_distance, kernel_distance_gap, named, variety
-from .pretrained import Model, load_pretrained
+from .model import Model
+from .pretrained import load_pretrained
 from .runtime import generator
 from .samplers import SAMPLERS
 
@@ -28,11 +28,11 @@ FEW, MANY = 32, 1000  # the two numbers of steps that are compared pair by pair
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 
 
-class Sweep:
+class Sweep(ResultRows):
     """Measures sets of images against the same `num` real test digits, and keeps the rows in one JSON file."""
 
     def __init__(self, model: Model, num: int, seed: int, path: Path) -> None:
-        self.model, self.num, self.seed, self.path = model, num, seed, path
+        super().__init__(path, model, num, seed)
         self.reference = digit_features(self._real(1).video)
         held_out = self._real(2)
         self.labels = held_out.labels[:, 0]
@@ -58,19 +58,6 @@ class Sweep:
         start = time.monotonic()
         labels = self.labels if self.model.recipe.captions else None
         return self.model.sample(labels=labels, num=self.num, seed=self.seed, progress=True, **options), time.monotonic() - start
-
-    def rows(self) -> dict[str, dict]:
-        """The rows that are in the file already, if they were measured on the same weights, seed and number of images."""
-        known = json.loads(self.path.read_text()) if self.path.exists() else {}
-        same = all(known.get(key) == value for key, value in (("n", self.num), ("seed", self.seed), ("trained", self.model.provenance)))
-        return known["rows"] if same else {}
-
-    def write(self, name: str, row: dict) -> None:
-        """Put a row into the file, beside those that it has."""
-        head = circumstances(self.model, self.num, self.seed)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps({**head, "rows": {**self.rows(), name: row}}, indent=1) + "\n")
-        print(name, row, flush=True)
 
     def controls(self) -> None:
         """The rows of real digits and of noise."""

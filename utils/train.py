@@ -31,7 +31,8 @@ from tqdm import tqdm
 from .captions import tokenize
 from .cost import measure
 from .diffusion import loss_per_sample, q_sample
-from .pretrained import CHECKPOINTS, Model, load_pretrained, provenance, save_weights
+from .model import Model
+from .pretrained import CHECKPOINTS, load_pretrained, provenance, save_weights
 from .recipes import RECIPES, Budget, Recipe, recipe as get_recipe
 from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device, precision_name
 from .unet import UNet

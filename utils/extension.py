@@ -1,0 +1,124 @@
+"""Clips made four times as long, measured block by block: the table of lesson 08.
+
+    python -m utils.extension vdm-text [--num 128] [--steps 16]       # assets/results/vdm-text-extension.json
+    python -m utils.extension vdm-text --split validation --out ...   # to choose by
+
+The first 16 frames of real clips of 64 go on by each method, from the same noise. Rows that are in the file already are kept, so the command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import torch
+
+from .data import MovingMNIST
+from .evaluate import RESULTS, ResultRows
+from .metrics import kernel_distance_interval, motion, obeyed, read
+from .model import Model
+from .pretrained import load_pretrained
+from .samplers import SampleState
+
+GIVEN, FRAMES, OVERLAP = 16, 64, 8
+FLOOR = "real clips (floor)"
+
+
+class Extensions(ResultRows):
+    """Measures continuations of the same `num` real clips, and keeps the rows in one JSON file."""
+
+    def __init__(self, path: Path, model: Model, num: int, seed: int, steps: int, guidance_scale: float, split: str) -> None:
+        super().__init__(path, model, num, seed, steps=steps, guidance_scale=guidance_scale, split=split, overlap=OVERLAP)
+
+        def draw(index: int):
+            return MovingMNIST(split, 2 * seed + 5, num_frames=FRAMES, captions="digits").sample(num, index=index)
+
+        batch = draw(0)
+        self.real, self.captions = (batch.video + 1) / 2, batch.captions
+        other = (draw(1).video + 1) / 2
+        self.reference = [read(other[:, :, start:start + GIVEN]).features for start in self.blocks()]
+
+    @staticmethod
+    def blocks() -> range:
+        """The first frame of each window of GIVEN frames that holds no given one."""
+        return range(GIVEN, FRAMES, GIVEN)
+
+    def measure(self, clips: torch.Tensor) -> dict:
+        """The numbers of clips (num, 1, FRAMES, 32, 32) in [0, 1]: the jump from the last given frame to the first new one, and the mean step of a frame's values after it, both as a share of real
+        clips'; and for each window of new frames the kernel distance to real clips' same window, how far digits are off the best path, identity, and how many show the two digits that were given."""
+
+        def step(of: torch.Tensor) -> torch.Tensor:
+            return of.diff(dim=2).abs().mean((0, 1, 3, 4))
+
+        ratio, windows = step(clips) / step(self.real), []
+        for start, reference in zip(self.blocks(), self.reference):
+            reading = read(clips[:, :, start:start + GIVEN])
+            windows.append({**kernel_distance_interval(reading.features, reference), **motion(reading), "digits": obeyed(reading, self.captions)["digits"]})
+        mean = {key: sum(window[key] for window in windows) / len(windows) for key in ("kernel_distance", "rmse", "identity", "digits")}
+        rounded = [{key: round(value, 4) for key, value in window.items()} for window in windows]
+        return {"seam": round(float(ratio[GIVEN - 1]), 4), "change": round(float(ratio[GIVEN:].mean()), 4), **{key: round(value, 4) for key, value in mean.items()}, "blocks": rounded}
+
+    def extend(self, name: str, **options) -> None:
+        """The row of one way to go on (keywords of `Model.extend`), unless it is there: its numbers, its seconds, and what was `missed`."""
+        if name in self.rows():
+            return
+        start, options = time.monotonic(), {"steps": self.more["steps"], "guidance_scale": self.more["guidance_scale"], **options}
+        clips = self.model.extend(self.real[:, :, :GIVEN], FRAMES, self.captions, overlap=OVERLAP, seed=self.seed, progress=True, **options)
+        seconds = time.monotonic() - start
+        self.write(name, {**options, **self.measure(clips), "missed": self.missed(options), "seconds": round(seconds, 1)})
+
+    def missed(self, options: dict, num: int = 16) -> float:
+        """How far what the network believes of the given frames is from them, before they are put back: the root mean square, of values in [0, 1], over pixels and steps of the first block of `num` clips."""
+        window = self.real[:num, :, GIVEN - OVERLAP:2 * GIVEN - OVERLAP]
+        given, errors = 2 * window[:, :, :OVERLAP] - 1, []
+
+        def watch(state: SampleState) -> None:
+            errors.append((state.x_hat[:, :, :OVERLAP].cpu() - given).square().mean() / 4)
+
+        self.model.inpaint(window, (torch.arange(GIVEN) < OVERLAP)[:, None, None], self.captions[:num], seed=self.seed, watch=watch, **options)
+        return round(float(torch.stack(errors).mean().sqrt()), 4)
+
+    def controls(self) -> None:
+        """The rows of real clips, of clips that stop where they were given, and of a model that is told nothing of the given frames."""
+        if FLOOR not in self.rows():
+            self.write(FLOOR, self.measure(self.real))
+            stopped = torch.cat([self.real[:, :, :GIVEN], self.real[:, :, GIVEN - 1:GIVEN].expand(-1, -1, FRAMES - GIVEN, -1, -1)], dim=2)
+            self.write("control: the last frame repeated", self.measure(stopped))
+        if (name := "control: new clips, nothing given") not in self.rows():
+            new = [self.model.sample(self.captions, seed=self.seed + start, progress=True, steps=self.more["steps"], guidance_scale=self.more["guidance_scale"])
+                   for start in self.blocks()]
+            self.write(name, self.measure(torch.cat([self.real[:, :, :GIVEN], *new], dim=2)))
+
+
+def main() -> None:
+    """Measure replacement and reconstruction guidance of several weights, with and without the Langevin corrector."""
+    parser = argparse.ArgumentParser(prog="python -m utils.extension", description="Clips made four times as long, measured block by block.")
+    parser.add_argument("model", nargs="?", default="vdm-text")
+    parser.add_argument("--num", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--guidance-scale", type=float, default=2.0)
+    parser.add_argument("--weights", type=float, nargs="*", default=[1.0, 4.0, 10.0, 20.0])
+    parser.add_argument("--sampler", default="ancestral")
+    parser.add_argument("--split", default="test", choices=("test", "validation"))
+    parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
+    parser.add_argument("--device")
+    parser.add_argument("--out", type=Path, help="(default: assets/results/MODEL-extension.json)")
+    a = parser.parse_args()
+    model = load_pretrained(a.model, a.device, amp=a.amp)
+    if model.kind == "image" or model.recipe.captions is None:
+        parser.error(f"{a.model} is not a video model with captions")
+    table = Extensions(a.out or RESULTS / f"{a.model}-extension.json", model, a.num, a.seed, a.steps, a.guidance_scale, a.split)
+    table.controls()
+    table.extend("replacement", method="replacement", sampler=a.sampler)
+    for weight in a.weights:
+        table.extend(f"reconstruction guidance, weight {weight:g}", weight=weight, sampler=a.sampler)
+    table.extend("replacement, at equal seconds", method="replacement", sampler=a.sampler, steps=3 * a.steps)
+    table.extend("replacement, Langevin", method="replacement", sampler=a.sampler, langevin=0.1)
+    if a.weights:
+        table.extend(f"reconstruction guidance, weight {a.weights[len(a.weights) // 2]:g}, Langevin", weight=a.weights[len(a.weights) // 2], sampler=a.sampler, langevin=0.1)
+
+
+if __name__ == "__main__":
+    main()
