@@ -31,7 +31,7 @@
 # | 40 minutes | 30 minutes | 8 / 5 minutes |
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → **02 schedules and fast samplers (you are here)** → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
-# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → 08 reconstruction guidance → 09 pseudo-3D layers →
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → 09 pseudo-3D layers →
 # 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up. This lesson rests on lesson 01:
 # [the forward process](01_ddpm_on_mnist.ipynb#3.-Destroying-a-picture:-the-forward-process), [the loss](01_ddpm_on_mnist.ipynb#4.-Where-the-loss-comes-from) and
 # [sampling](01_ddpm_on_mnist.ipynb#6.-Sampling:-walking-back). Symbols: [glossary](glossary.md).
@@ -616,7 +616,7 @@ for name in ("mnist-ddpm", "mnist-guided"):
 
 # %% [markdown]
 # And measured here, now, with fewer digits. One more sampler joins: after each DDIM step but the last a **Langevin corrector** takes a small random walk *at the same noise level*, $z \leftarrow z - \frac{\delta}{2}\sigma\hat\epsilon + \sqrt{\delta}\,\sigma n$. For small $\delta$ it leaves a right $z$ as likely as
-# it was, and pulls a wrong one back. It costs a second network call per step. (*Video Diffusion Models* uses it with $\delta = 0.1$; lesson 08 will need it.)
+# it was, and pulls a wrong one back. It costs a second network call per step. (*Video Diffusion Models* uses it with $\delta = 0.1$; [lesson 08](08_reconstruction_guidance.ipynb) needs it.)
 
 # %%
 reference = digit_features(to_picture(MNIST("test", seed=8).sample(NUMBER).video))
@@ -868,7 +868,7 @@ widgets.interact_manual(draw, sampler=["dpm++", "ddim", "ancestral"], steps=widg
 #
 # ## What was shown, and what was not
 # Shown: schedules are curves of one number; the bound does not depend on them; v with a cosine and rectified flow are one loss; DDIM and DPM-Solver++ equal to the library's and of first and second order against a perfect network; how many steps digits need, with floor, control and interval.
-# Not shown: that the same numbers of steps do for video (lesson 06 uses 32; lesson 08 measures), and how to ask for a digit ([lesson 03](03_guidance.ipynb), next).
+# Not shown: that the same numbers of steps do for video (lesson 06 uses 32), and how to ask for a digit ([lesson 03](03_guidance.ipynb), next).
 #
 # ## Readings
 # - Kingma, Salimans, Poole, Ho, *Variational Diffusion Models*, 2021 (arXiv 2107.00630): the bound in the clock λ.

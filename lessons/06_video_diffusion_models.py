@@ -31,7 +31,7 @@
 # | 20 minutes | 10 minutes | 15 / 5 minutes |
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) → **06 Video Diffusion Models (you are here)** →
-# [07 joint training](07_joint_training.ipynb) → 08 reconstruction guidance → 09 pseudo-3D layers → 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up.
+# [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → 09 pseudo-3D layers → 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up.
 # This lesson rests on lesson 01: [where the loss comes from](01_ddpm_on_mnist.ipynb#4.-Where-the-loss-comes-from), [the network](01_ddpm_on_mnist.ipynb#5.-The-network,-in-under-100-lines) and
 # [sampling](01_ddpm_on_mnist.ipynb#6.-Sampling:-walking-back); on [v-prediction](02_fast_samplers.ipynb#7.-What-should-the-network-say?-ε,-x-or-v) of lesson 02 and
 # [guidance](03_guidance.ipynb#4.-Where-guidance-comes-from) of lesson 03. Symbols: [glossary](glossary.md).
@@ -399,7 +399,7 @@ guide = check("exercise 1", guide, reference_guide, (a, b, 0.0), (a, b, 1.0), (a
 # </details>
 #
 # ## What was shown, and what was not
-# Shown: a caption becomes a clip; motion is made by temporal attention alone; a live run beside the shipped one; obedience in numbers beside a floor and a control. Not shown: that images help (lesson 07), longer clips (lesson 08), text without captioned video (lesson 10).
+# Shown: a caption becomes a clip; motion is made by temporal attention alone; a live run beside the shipped one; obedience in numbers beside a floor and a control. Not shown: that images help (lesson 07), longer clips ([lesson 08](08_reconstruction_guidance.ipynb)), text without captioned video (lesson 10).
 #
 # ## Readings
 # - Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet, *Video Diffusion Models*, 2022 (arXiv 2204.03458): section 3 is this lesson's network.

@@ -1,7 +1,7 @@
 """Clips made four times as long, measured block by block: the table of lesson 08.
 
-    python -m utils.extension vdm-text [--num 128] [--steps 16]       # assets/results/vdm-text-extension.json
-    python -m utils.extension vdm-text --split validation --out ...   # to choose by
+    python -m utils.extension vdm-text [--num 128] [--steps 16] [--only control Langevin]      # assets/results/vdm-text-extension.json
+    python -m utils.extension vdm-text --split validation --out runs/extension.json           # to choose by
 
 The first 16 frames of real clips of 64 go on by each method, from the same noise. Rows that are in the file already are kept, so the command goes on where it was stopped.
 """
@@ -45,8 +45,8 @@ class Extensions(ResultRows):
         return range(GIVEN, FRAMES, GIVEN)
 
     def measure(self, clips: torch.Tensor) -> dict:
-        """The numbers of clips (num, 1, FRAMES, 32, 32) in [0, 1]: the jump from the last given frame to the first new one, and the mean step of a frame's values after it, both as a share of real
-        clips'; and for each window of new frames the kernel distance to real clips' same window, how far digits are off the best path, identity, and how many show the two digits that were given."""
+        """The numbers of clips (num, 1, FRAMES, 32, 32) in [0, 1]: the jump of pixels from the last given frame to the first new one ("seam"), and from frame to frame after it ("change"), both as a
+        share of real clips' (clips that have nothing to do with each other jump by about 1.4); how far digits are off one best path through half a window of given and half of new frames ("across"); and for each window of new frames the kernel distance to real clips' same window, how far digits are off the best path, identity, and how many show the two digits that were given."""
 
         def step(of: torch.Tensor) -> torch.Tensor:
             return of.diff(dim=2).abs().mean((0, 1, 3, 4))
@@ -55,9 +55,10 @@ class Extensions(ResultRows):
         for start, reference in zip(self.blocks(), self.reference):
             reading = read(clips[:, :, start:start + GIVEN])
             windows.append({**kernel_distance_interval(reading.features, reference), **motion(reading), "digits": obeyed(reading, self.captions)["digits"]})
+        across = motion(read(clips[:, :, GIVEN // 2:GIVEN + GIVEN // 2]))["rmse"]
         mean = {key: sum(window[key] for window in windows) / len(windows) for key in ("kernel_distance", "rmse", "identity", "digits")}
         rounded = [{key: round(value, 4) for key, value in window.items()} for window in windows]
-        return {"seam": round(float(ratio[GIVEN - 1]), 4), "change": round(float(ratio[GIVEN:].mean()), 4), **{key: round(value, 4) for key, value in mean.items()}, "blocks": rounded}
+        return {"seam": round(float(ratio[GIVEN - 1]), 4), "change": round(float(ratio[GIVEN:].mean()), 4), "across": round(across, 4), **{key: round(value, 4) for key, value in mean.items()}, "blocks": rounded}
 
     def extend(self, name: str, **options) -> None:
         """The row of one way to go on (keywords of `Model.extend`), unless it is there: its numbers, its seconds, and what was `missed`."""
@@ -71,13 +72,14 @@ class Extensions(ResultRows):
     def missed(self, options: dict, num: int = 16) -> float:
         """How far what the network believes of the given frames is from them, before they are put back: the root mean square, of values in [0, 1], over pixels and steps of the first block of `num` clips."""
         window = self.real[:num, :, GIVEN - OVERLAP:2 * GIVEN - OVERLAP]
-        given, errors = 2 * window[:, :, :OVERLAP] - 1, []
+        given, seen = 2 * window[:, :, :OVERLAP] - 1, []
 
         def watch(state: SampleState) -> None:
-            errors.append((state.x_hat[:, :, :OVERLAP].cpu() - given).square().mean() / 4)
+            seen.append(state.x_hat[:, :, :OVERLAP].cpu())
 
         self.model.inpaint(window, (torch.arange(GIVEN) < OVERLAP)[:, None, None], self.captions[:num], seed=self.seed, watch=watch, **options)
-        return round(float(torch.stack(errors).mean().sqrt()), 4)
+        batches = [torch.stack(seen[first:first + options["steps"]]) for first in range(0, len(seen), options["steps"])]  # each (steps, B, C, OVERLAP, H, W)
+        return round(float(((torch.cat(batches, dim=1) - given).square().mean() / 4).sqrt()), 4)
 
     def controls(self) -> None:
         """The rows of real clips, of clips that stop where they were given, and of a model that is told nothing of the given frames."""
@@ -99,25 +101,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--guidance-scale", type=float, default=2.0)
-    parser.add_argument("--weights", type=float, nargs="*", default=[1.0, 4.0, 10.0, 20.0])
+    parser.add_argument("--weights", type=float, nargs="+", default=[2.0, 5.0, 10.0])
     parser.add_argument("--sampler", default="ancestral")
     parser.add_argument("--split", default="test", choices=("test", "validation"))
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
     parser.add_argument("--device")
+    parser.add_argument("--only", nargs="*", help="rows whose names contain one of these words")
     parser.add_argument("--out", type=Path, help="(default: assets/results/MODEL-extension.json)")
     a = parser.parse_args()
     model = load_pretrained(a.model, a.device, amp=a.amp)
     if model.kind == "image" or model.recipe.captions is None:
         parser.error(f"{a.model} is not a video model with captions")
     table = Extensions(a.out or RESULTS / f"{a.model}-extension.json", model, a.num, a.seed, a.steps, a.guidance_scale, a.split)
-    table.controls()
-    table.extend("replacement", method="replacement", sampler=a.sampler)
-    for weight in a.weights:
-        table.extend(f"reconstruction guidance, weight {weight:g}", weight=weight, sampler=a.sampler)
-    table.extend("replacement, at equal seconds", method="replacement", sampler=a.sampler, steps=3 * a.steps)
-    table.extend("replacement, Langevin", method="replacement", sampler=a.sampler, langevin=0.1)
-    if a.weights:
-        table.extend(f"reconstruction guidance, weight {a.weights[len(a.weights) // 2]:g}, Langevin", weight=a.weights[len(a.weights) // 2], sampler=a.sampler, langevin=0.1)
+    ways = {"replacement": {"method": "replacement"}, "replacement, twice the steps": {"method": "replacement", "steps": 2 * a.steps},
+            "replacement, Langevin": {"method": "replacement", "langevin": 0.1},
+            **{f"reconstruction guidance, weight {weight:g}": {"weight": weight} for weight in a.weights},
+            **{f"reconstruction guidance, weight {weight:g}, Langevin": {"weight": weight, "langevin": 0.1} for weight in a.weights}}
+    chosen = [name for name in ways if a.only is None or any(word in name for word in a.only)]
+    if a.only is None or "control" in a.only:
+        table.controls()
+    for name in chosen:
+        table.extend(name, sampler=a.sampler, **ways[name])
 
 
 if __name__ == "__main__":

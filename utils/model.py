@@ -19,11 +19,11 @@ from .runtime import amp_dtype, autocast, generator, pick_device, randn_per_samp
 from .samplers import Denoiser, Known, SampleState, guided_denoiser, reconstruction_denoiser, sample_loop
 from .unet import UNet
 
-CPU_CHUNK = {"image": 64, "video": 16}  # samples that go through the network at once; more is slower on a CPU
+CPU_CHUNK = {"image": 64, "video": 8}  # samples that go through the network at once; more is slower on a CPU
 GPU_CHUNK = 64
 METHODS = ("reconstruction", "replacement")
-WEIGHT = 4.0  # of reconstruction guidance, by default
-DOWNSAMPLED_WEIGHT = 16.0  # the same for pixels that are known averaged down
+WEIGHT = 5.0  # of reconstruction guidance, by default
+DOWNSAMPLED_WEIGHT = 10.0  # the same for pixels that are known averaged down
 
 
 @dataclass(frozen=True)
@@ -192,7 +192,7 @@ class Model:
 
     def _chunks(self, num: int, blocks: int, sampling: dict, progress: bool) -> Iterator[tuple[slice, Callable[[], object]]]:
         """Which of `num` samples go through the network together, and what to call at each step of one progress bar over all `blocks` of all."""
-        chunk = CPU_CHUNK.get(self.kind, 16) if self.device.type == "cpu" else GPU_CHUNK
+        chunk = CPU_CHUNK.get(self.kind, 8) if self.device.type == "cpu" else GPU_CHUNK
         starts = range(0, num, chunk)
         steps = sampling.get("steps") or self.recipe.sampling_steps
         with tqdm(total=len(starts) * blocks * steps, desc="sampling", disable=not progress, leave=False) as bar:

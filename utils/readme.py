@@ -177,6 +177,17 @@ def joint_table() -> str:
     return "\n".join(lines)
 
 
+def extension_table() -> str:
+    """Real clips made four times as long by replacement and by reconstruction guidance, as Markdown."""
+    result = json.loads((RESULTS / "vdm-text-extension.json").read_text())
+    lines = [f"| `{result['model']}`, n = {result['n']}, {result['steps']} steps, {result['device']} | kernel distance | off the best path, pixels | frames that look like the digit | both given digits there "
+             "| off one path across the seam | given frames missed by | seconds |", "|---|---|---|---|---|---|---|---|"]
+    for name, row in result["rows"].items():
+        missed, seconds = (f"{row['missed']:.3f}", f"{row['seconds']:.0f}") if "missed" in row else ("", "")
+        lines.append(f"| {name} | {row['kernel_distance']:.3f} | {row['rmse']:.2f} | {row['identity']:.1%} | {row['digits']:.1%} | {row['across']:.2f} | {missed} | {seconds} |")
+    return "\n".join(lines)
+
+
 def speed_table() -> str:
     """The video network beside public ones, as Markdown."""
     result = json.loads((RESULTS / "network-speed.json").read_text())
@@ -191,7 +202,7 @@ def speed_table() -> str:
 
 def with_tables(text: str) -> str:
     """README's text with the tables between its markers made anew."""
-    tables = {"results": results_table, "steps": steps_table, "guidance": guidance_table, "speed": speed_table, "shapes": shapes_table, "settings": settings_table, "joint": joint_table}
+    tables = {"results": results_table, "steps": steps_table, "guidance": guidance_table, "speed": speed_table, "shapes": shapes_table, "settings": settings_table, "joint": joint_table, "extension": extension_table}
     for name, make in tables.items():
         text, found = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, t=make(): f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
         if found != 1:
@@ -206,7 +217,7 @@ def main() -> None:
     if not parser.parse_args().tables:
         for figure in (denoising_gif, fast_samplers_gif, guidance_gif, controls_gif, text_to_video_gif):
             figure()
-        for name in ("05_who_sees_whom.gif", "07_packs.gif"):
+        for name in ("05_who_sees_whom.gif", "07_packs.gif", "08_extension.gif"):
             from_lesson(name)
     README.write_text(with_tables(README.read_text()))
 

@@ -29,6 +29,7 @@ def stages(budget: str, amp: str, num: int, out: Path) -> dict[str, list[str]]:
             commands[f"steps {name}"] = ["utils.sweep", "steps", name, "--num", str(num)]
         if recipe.kind == "image" and recipe.captions:
             commands[f"guidance {name}"] = ["utils.sweep", "guidance", name, "--num", str(num)]
+    commands["extension"] = ["utils.extension", "vdm-text", "--num", str(num // 4), "--amp", amp]
     commands["joint training"] = ["utils.compare", "joint", "--amp", amp, "--out", str(out / "joint")]
     commands["tables"] = ["utils.readme", "--tables"]
     return commands

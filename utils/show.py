@@ -111,23 +111,32 @@ def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every
     return figure
 
 
-def xt_slice(clips: torch.Tensor, captions: Sequence[str] | None = None, title: str = "") -> Figure:
+def xt_slice(clips: torch.Tensor, captions: Sequence[str] | None = None, title: str = "", time_across: bool = False) -> Figure:
     """Each clip seen from above: the brightest pixel of every column (x, across) at every frame (t, downwards). A digit that moves
-    evenly draws a straight line, one that bounces a corner, one that jumps a gap."""
+    evenly draws a straight line, one that bounces a corner, one that jumps a gap. time_across: t to the right, x upwards, a clip a row: for long clips."""
     import matplotlib.pyplot as plt
 
     slices = _clips(clips).amax(dim=3)[:, 0]  # (N, T, W)
-    columns = min(4, len(slices))
+    columns = 1 if time_across else min(4, len(slices))
     rows = -(-len(slices) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(1.9 * columns, 1.5 * rows + 0.3), squeeze=False, layout="constrained")
+    size = (9, 1.1 * rows + 0.5) if time_across else (1.9 * columns, 1.5 * rows + 0.3)
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for i, ax in enumerate(axes.flat):
         if i >= len(slices):
             ax.axis("off")
             continue
-        _picture(ax, slices[i].numpy())
-        ax.set_title(captions[i].replace(" and ", "\nand ") if captions else "", fontsize=7, pad=2)
-    axes[0, 0].set_ylabel("t (frames)", fontsize=8)
-    axes[0, 0].set_xlabel("x", fontsize=8)
+        _picture(ax, slices[i].T.flip(0).numpy() if time_across else slices[i].numpy())
+        text = captions[i] if captions else ""
+        if time_across:
+            ax.set_aspect("auto")
+            _label(ax, text.replace(": ", ":\n"))
+        else:
+            ax.set_title(text.replace(" and ", "\nand "), fontsize=7, pad=2)
+    if time_across:
+        axes[-1, 0].set_xlabel(f"t: frame 1 to {slices.shape[1]}; x upwards", fontsize=8)
+    else:
+        axes[0, 0].set_ylabel("t (frames)", fontsize=8)
+        axes[0, 0].set_xlabel("x", fontsize=8)
     figure.suptitle(title or None, fontsize=11)
     plt.close(figure)
     return figure

@@ -1,0 +1,619 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 08 · Reconstruction guidance
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/video-diffusion-lessons/video-diffusion-lessons/blob/main/lessons/08_reconstruction_guidance.ipynb)
+#
+# ![Two real clips of sixteen frames that a model goes on with to sixty-four: above by putting the given frames in, below with the gradient of its error at them](../assets/figures/08_extension.gif)
+#
+# **Claim: a model that was trained to make clips from nothing can go on from given frames, fill in between, set a drawing in motion and sharpen, with no more training: the gradient of its own error at what is given tells the rest what to do. Putting the given frames in alone does not.**
+# (Above: two real clips of 16 frames, continued to 64 by the shipped `vdm-text`. Top row: replacement. Bottom row: reconstruction guidance. A grey frame around a clip: given.)
+#
+# You will be able to
+# - see why a model ignores frames that are merely put in, and measure it;
+# - derive the correction of *Video Diffusion Models* (Ho et al. 2022, section 3.1) and write it in ten lines, equal to the one in `utils`;
+# - check it where the truth is known: two correlated numbers;
+# - extend clips to any length with constant memory, forwards and backwards, and complete any mask;
+# - set a digit that you drew in motion.
+#
+# | reading | exercises | machine: T4 (estimate) / two CPU cores |
+# |---|---|---|
+# | 35 minutes | 25 minutes | 3 / 5 minutes |
+#
+# **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → **08 reconstruction guidance (you are here)** → 09 pseudo-3D layers → 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up.
+# This lesson rests on [the samplers](02_fast_samplers.ipynb) of lesson 02, [where guidance comes from](03_guidance.ipynb#4.-Where-guidance-comes-from) (lesson 03) and the model of [lesson 06](06_video_diffusion_models.ipynb). Symbols: [glossary](glossary.md).
+
+# %% [markdown]
+# ## Set-up
+# Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+
+# %%
+import subprocess, sys
+from pathlib import Path
+
+SLUG, TAG = "video-diffusion-lessons/video-diffusion-lessons", "main"  # stamped from lessons/colab.txt
+if "google.colab" in sys.modules:
+    ROOT = Path("/content") / SLUG.split("/")[1]
+    if not ROOT.exists():
+        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
+else:
+    ROOT = next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "utils" / "runtime.py").exists())
+if sys.path[0] != str(ROOT):
+    sys.path.insert(0, str(ROOT))
+if "utils" in sys.modules and str(ROOT) not in str(sys.modules["utils"].__file__):  # a foreign package of that name
+    for name in [name for name in sys.modules if name.split(".")[0] == "utils"]:
+        del sys.modules[name]
+import utils
+assert Path(utils.__file__).parent.parent == ROOT, "another package called utils is in the way: restart the kernel, run this first"
+from utils.runtime import banner
+print(banner())
+
+# %%
+import json
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from einops import reduce
+from utils import drawing, load_pretrained, show
+from utils.data import MNIST, MovingMNIST
+from utils.diffusion import coefficients, q_sample, to_eps
+from utils.exercises import check
+from utils.metrics import kernel_distance, obeyed, read
+from utils.runtime import ASSETS, budget, generator, outputs, peak_memory_mib, pick_device, randn_per_sample
+from utils.samplers import (Known, ancestral_step, guided_denoiser, langevin_step, reconstruction_denoiser,
+                            sample_loop)
+from utils.schedule import CosineSchedule, alpha_sigma
+
+BUDGET, DEVICE = budget(), pick_device()
+STEPS = {"smoke": 2, "cpu": 16}.get(BUDGET, 32)
+G = 2.0                                                     # the guidance scale of this lesson
+F64 = torch.float64
+
+# %% [markdown]
+# ## 1. Put the given frames in
+# `vdm-text` makes clips of sixteen frames from nothing. Now eight frames are *given*, $x^a$, and eight are missing, $x^b$. The obvious way, **replacement**: sample as ever, but before each step put the given frames in, with fresh noise of that step's level, so that they look like what the network is used to.
+#
+# | | shape | |
+# |---|---|---|
+# | $x$ | (B, 1, 16, 32, 32) | the clip; of use where it is given |
+# | `given` | (16, 1, 1), bool | the mask: True for frames 0 to 7 |
+# | $z$ | (B, 1, 16, 32, 32) | $z^a$ is put in, $z^b$ is sampled |
+
+# %%
+model = load_pretrained("vdm-text", device=DEVICE)
+fast = load_pretrained("vdm-text", device=DEVICE, amp="auto")              # the same in half precision where that is faster
+test = MovingMNIST("test", seed=25, num_frames=64, captions="digits").sample(8)
+real = (test.video + 1) / 2
+pair = slice(3, 5)                                                         # two clips whose digits are apart in frame 8
+given = (torch.arange(16) < 8)[:, None, None]                              # (T, 1, 1)
+schedule = model.recipe.schedule
+
+
+def complete(x, given, captions, steps, correct=None, seed=0):
+    """x (B, 1, T, H, W) in [-1, 1] -> the clip, and x_hat of every step."""
+    own = [generator(seed, i, 3) for i in range(len(x))]                   # noise of the sampler, a generator a clip
+    put_in = [generator(seed, i, 5) for i in range(len(x))]                # noise on what is given
+    denoise = guided_denoiser(model.net, model.encode(captions), G, "v")
+    denoise = denoise if correct is None else correct(denoise, x, given)
+    levels, believed = schedule.log_snr(schedule.times(steps)), []
+    z = randn_per_sample(x.shape[1:], own).to(x)
+    for k, (t, s) in enumerate(zip(levels, levels[1:])):
+        noised = q_sample(x, t.expand(len(x)), randn_per_sample(x.shape[1:], put_in).to(x))
+        z = torch.where(given, noised, z)                                  # put in what is given
+        x_hat = denoise(z, t.float().expand(len(x)).to(x.device)).clamp(-1, 1)
+        z = ancestral_step(z, x_hat, t, s, None if k == steps - 1 else randn_per_sample(x.shape[1:], own).to(x), gamma=0.1)
+        believed.append(x_hat)
+    return torch.where(given, x, z), torch.stack(believed)
+
+
+# %%
+x, captions, given = test.video[pair, :, :16].to(DEVICE), test.captions[pair], given.to(DEVICE)
+with torch.no_grad():
+    replaced, believed = complete(x, given, captions, STEPS)
+show.film_strip((torch.cat([x, replaced]).cpu().clamp(-1, 1) + 1) / 2, ["real"] * 2 + ["replaced"] * 2,
+                every=1, title=f"frames 1 to 8 are given, 9 to 16 sampled: replacement, {STEPS} steps")
+
+# %% [markdown]
+# **Look at frame 9**, the first that is not given, and go back and forth between it and frame 8. Do the digits go on where they were, as what they were?
+#
+# They would if the network believed in the given frames. Does it? It says what it believes at every step: $\hat x^a$, its own estimate of the frames that are given, *before* they are put in once more. In the middle of sampling:
+
+# %%
+def missed(believed, x, given):
+    """Root mean square of what is believed of the given frames minus what they are, at every step; of values in [0, 1]."""
+    error = (believed - x).square().movedim(0, -1) * given[..., None]
+    return (error.sum((0, 1, 2, 3, 4)) / (given.expand_as(x).sum()) / 4).sqrt().cpu()
+
+
+levels = schedule.log_snr(schedule.times(STEPS))[:-1]
+middle = int((levels + 3).abs().argmin())                                  # the step nearest to log-SNR -3
+show.film_strip((torch.cat([x[:1], believed[middle][:1]]).cpu() + 1) / 2, ["the clip", "believed"],
+                title=f"what the network believes at log-SNR {levels[middle]:.1f} (frames 1 to 8 are given)")
+
+# %% [markdown]
+# ## 2. Two numbers, where the truth is known
+# Is that the network's fault, or the method's? Take a case in which the network is perfect. The data: pairs of numbers, normal, variance 1, correlation $\rho = 0.9$. The first is given, the second missing. Then everything has a formula: the second is $\rho$ times the first, give or take $\sqrt{1 - \rho^2} = 0.436$.
+# The denoiser of the pair (what a perfect network would have learnt) is linear, $\hat x = \alpha C\,(\alpha^2 C + \sigma^2 I)^{-1} z$ with the covariance $C$. **Predict:** sampled by replacement with this perfect denoiser and very many steps, what slope do you get, 0.9?
+
+# %%
+C = torch.tensor([[1, 0.9], [0.9, 1]], dtype=F64)
+N = 20_000
+first = torch.randn(N, generator=generator(1), dtype=F64)                  # the numbers that are given
+
+
+def pair_denoiser(z, log_snr):
+    """z (1, 2, N): N pairs -> x_hat, exactly."""
+    alpha, sigma = (float(k) for k in alpha_sigma(log_snr[0]))
+    return alpha * C @ torch.linalg.inv(alpha**2 * C + sigma**2 * torch.eye(2, dtype=F64)) @ z
+
+
+def sample_pairs(denoise, steps=256, langevin=0.0):
+    """The second numbers, by the sampler of the series, with the first put in before every call."""
+    x = torch.stack([first, torch.zeros_like(first)])[None]                # (1, 2, N)
+    known = Known(x, torch.tensor([True, False])[None, :, None], [generator(4)])
+    cosine = CosineSchedule()
+    z = torch.randn(1, 2, N, generator=generator(2), dtype=F64)
+    for state in sample_loop(denoise, z, cosine.log_snr(cosine.times(steps)), [generator(3)], "ancestral",
+                             gamma=0.0, langevin=langevin, clip=False, known=known):
+        pass
+    return state.z[0, 1]
+
+
+def slope_and_rest(second):
+    slope = (first @ second) / (first @ first)
+    return round(float(slope), 3), round(float((second - slope * first).std()), 3)
+
+
+print("truth: slope 0.900, rest 0.436")
+print("replacement, perfect network, 256 steps: slope {}, rest {}".format(*slope_and_rest(sample_pairs(pair_denoiser))))
+
+# %% [markdown]
+# <details><summary>What happened</summary>
+#
+# Slope 0.62 in place of 0.9: a third of the connection is lost, with a perfect network, and it is not for lack of steps. Replacement asks the network for the *unconditional* estimate $\mathbb E[x^b \mid z]$, and while $z^a$ is noisy it says little of $x^a$. But we *know* $x^a$. What should be asked for is $\mathbb E[x^b \mid z, x^a]$.
+# </details>
+#
+# ## 3. The missing term
+# For any noisy $z = \alpha x + \sigma\epsilon$ the estimate and the score belong together ([lesson 01](01_ddpm_on_mnist.ipynb#4.-Where-the-loss-comes-from)): $\hat x = (z + \sigma^2\,\nabla_z \log q(z))/\alpha$. With $x^a$ known, Bayes adds one term to the score of $z^b$, hence to the estimate of $x^b$:
+#
+# $$\nabla_{z^b}\log q(z^b \mid z^a, x^a) = \nabla_{z^b}\log q(z) + \nabla_{z^b} \log q(x^a \mid z)
+# \quad\Rightarrow\quad \mathbb E[x^b \mid z, x^a] = \hat x^b + \frac{\sigma^2}{\alpha}\,\nabla_{z^b}\log q(x^a \mid z)$$
+#
+# What is $q(x^a \mid z)$, how probable is what is given, from all that is noisy? The paper approximates it by a normal distribution around what the network believes, $\hat x^a(z)$, with variance $\sigma^2/\alpha^2$, the noise in $z$ in units of the data. Its logarithm is $-\frac{\alpha^2}{2\sigma^2}\lVert x^a - \hat x^a(z)\rVert^2$ and a constant, $\sigma^2$ cancels, and there it is, with a weight $w_r$ in front that makes up for the approximation:
+#
+# $$\tilde x^b = \hat x^b - \frac{w_r\,\alpha}{2}\,\nabla_{z^b} \lVert x^a - \hat x^a(z)\rVert^2$$
+#
+# Read it: *change $z^b$ so that the network's belief about the given frames comes nearer to the truth.* The norm is a **sum** over everything given, and the gradient runs **through the network**: $\hat x^a$ depends on $z^b$ because frames see each other. $w_r = 0$ is replacement.
+
+# %%
+def guided(denoise, x, given, weight):
+    """A denoiser with reconstruction guidance around a denoiser."""
+    def corrected(z, log_snr):
+        alpha, _ = coefficients(log_snr, z)
+        with torch.enable_grad():
+            z = z.detach().requires_grad_(True)
+            x_hat = denoise(z, log_snr)
+            error = ((x - x_hat) * given).square().sum()                   # over everything given
+            gradient, = torch.autograd.grad(error, z)                      # through the network
+        return x_hat.detach() - weight * alpha / 2 * gradient * ~given
+    return corrected
+
+
+# %% [markdown]
+# Try it on the pairs, with weights 0, 1, 2, 4 and 9, and with the paper's second sampler too: half as many steps, each followed by a Langevin step (a small walk at the same noise level, [lesson 02](02_fast_samplers.ipynb)). **Predict:** the derivation says $w_r = 1$. Is it best?
+
+# %%
+# NBVAL_CHECK_OUTPUT
+is_first = torch.tensor([True, False])[None, :, None]
+x_pairs = torch.stack([first, torch.zeros_like(first)])[None]
+published = {0: (.62, .55, .73, .51), 1: (.76, .48, .84, .45), 2: (.855, .418, .907, .407),
+             4: (.98, .34, .98, .35), 9: (1.09, .27, 1.05, .30)}           # made by an independent program, beforehand
+found = {}
+for weight in published:
+    denoise = guided(pair_denoiser, x_pairs, is_first, float(weight))
+    seconds = [sample_pairs(denoise), sample_pairs(denoise, 128, 0.1)]
+    found[weight] = [number for second in seconds for number in slope_and_rest(second)]
+print("the same as an independent program, within 0.02:",
+      all(abs(a - b) < 0.02 for w in found for a, b in zip(found[w], published[w])))
+
+# %%
+print("truth                 slope 0.900  rest 0.436")
+for weight, (slope, rest, slope_l, rest_l) in found.items():
+    print(f"w_r = {weight}   ancestral 256  {slope:.3f}       {rest:.3f}      Langevin 128 + 128  {slope_l:.3f}  {rest_l:.3f}")
+figure, axes = plt.subplots(1, 4, figsize=(9, 2.4), layout="constrained", sharey=True)
+truth = 0.9 * first + 0.436 * torch.randn(N, generator=generator(6), dtype=F64)
+shown = {"truth": truth, "w_r = 0, replacement": sample_pairs(pair_denoiser, 64),
+         "w_r = 2": sample_pairs(guided(pair_denoiser, x_pairs, is_first, 2.0), 64),
+         "w_r = 9": sample_pairs(guided(pair_denoiser, x_pairs, is_first, 9.0), 64)}
+for ax, (name, second) in zip(axes, shown.items()):
+    ax.scatter(first[:700], second[:700], s=3, color=show.BLUE, alpha=0.5)
+    ax.plot([-3, 3], [-2.7, 2.7], "--", color=show.ORANGE, linewidth=1)
+    ax.set(title=name, xlabel="given", xlim=(-3.3, 3.3), ylim=(-3.3, 3.3))
+axes[0].set_ylabel("sampled");
+
+# %% [markdown]
+# The dashed line is the truth's slope. About $w_r = 2$ both numbers are nearly right; beyond, the cloud is thinner and steeper than the truth: **over-guided**, too sure of itself. The weight is a dial with a price, like the guidance scale of lesson 03. It cannot be exactly right everywhere, as the normal distribution with that variance is an approximation.
+#
+# ## 4. The gradient, as a picture
+# Back to clips. Given are frames 1 to 8; in the rest there is noise, and in it, faintly, *another* clip: the two halves disagree. Which way does the correction push frames 9 to 16?
+
+# %%
+level = torch.full((1,), -2.0, device=DEVICE)
+other = test.video[6:7, :, :16].to(DEVICE)
+z = q_sample(torch.where(given, x[:1], other), level, torch.randn(x[:1].shape, generator=generator(8)).to(DEVICE))
+denoise = guided_denoiser(model.net, model.encode(captions[:1]), G, "v")
+with torch.no_grad():
+    plain = denoise(z, level)
+push = guided(denoise, x[:1], given, 1.0)(z, level) - plain
+signed = (0.5 + 0.5 * push / push.abs().max()).cpu()
+show.film_strip(torch.cat([(x[:1].cpu() + 1) / 2, (plain.cpu().clamp(-1, 1) + 1) / 2, signed]), ["given: 1-8", "believed", "the push"],
+                title="grey: no change; white: brighter; black: darker")
+
+# %%
+# NBVAL_CHECK_OUTPUT
+print("given frames are not pushed:", bool(push[:, :, :8].abs().max() == 0))
+size = push.abs().mean((0, 1, 3, 4)).cpu()
+print("the frame next to them is pushed more than the last:", bool(size[8] > size[15]))
+
+# %% [markdown]
+# The push makes digits of the *given* frames appear in the missing ones, most of all next to them, and takes the other clip's away.
+#
+# **Break it.** Three mistakes, all of them made in public code. Each runs without complaint:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+def push_with(wrong):
+    """How large the push is, as a share of the right one's, with something wrong."""
+    with torch.enable_grad():
+        leaf = z.detach().requires_grad_(True)
+        x_hat = denoise(leaf, level)
+        error = wrong(x_hat, leaf)
+        gradient, = torch.autograd.grad(error, leaf)
+    return float((gradient * ~given).norm() / (2 * push / level_alpha).norm())
+
+
+level_alpha = float(alpha_sigma(level.cpu())[0])
+right = push_with(lambda x_hat, z: ((x[:1] - x_hat) * given).square().sum())
+mean = push_with(lambda x_hat, z: ((x[:1] - x_hat) * given).square().mean())
+detached = push_with(lambda x_hat, z: ((x[:1] - (z + (x_hat - z).detach())) * given).square().sum())
+print(f"right: {right:.2f}   mean in place of sum: {mean:.5f}   network left out of the gradient: {detached:.2f}")
+elsewhere = push_with(lambda x_hat, z: ((x[:1] - x_hat) * ~given).square().sum())
+assert elsewhere > 0.1                                                     # compares the frames that are *not* given
+
+# %% [markdown]
+# The mean makes the push 16,384 times too small, so that nothing happens at any usual weight; a gradient that goes around the network does not reach other frames at all; and comparing the wrong frames gives a push of a healthy size, towards frames that nobody knows. (One public implementation compares the last frames while it puts in the first, and takes the mean.)
+#
+# ## 5. The same clips, guided
+# One argument more for the loop of section 1:
+
+# %%
+WEIGHT = 5.0
+
+
+def with_weight(weight):
+    return lambda denoise, x, given: guided(denoise, x, given, weight)
+
+
+with torch.no_grad():
+    corrected, believed_now = complete(x, given, captions, STEPS, with_weight(WEIGHT))
+show.film_strip((torch.cat([x, replaced, corrected]).cpu().clamp(-1, 1) + 1) / 2, ["real"] * 2 + ["replaced"] * 2 + ["guided"] * 2,
+                title=f"frames 1 to 8 given; same noise; w_r = {WEIGHT:g}")
+
+# %%
+# NBVAL_CHECK_OUTPUT
+ours = (corrected.cpu().clamp(-1, 1) + 1) / 2
+options = dict(steps=STEPS, sampler="ancestral", guidance_scale=G)
+theirs = model.inpaint(real[pair, :, :16], given.cpu(), captions, weight=WEIGHT, **options)
+print("ours equals model.inpaint:", torch.allclose(ours, theirs, atol=1e-3))
+replaced_too = model.inpaint(real[pair, :, :16], given.cpu(), captions, method="replacement", **options)
+print("and replacement, which is weight 0:", torch.allclose((replaced.cpu().clamp(-1, 1) + 1) / 2, replaced_too, atol=1e-3))
+
+# %% [markdown]
+# What does the network believe of the given frames now, at each noise level, before they are put back?
+
+# %%
+curves = {"replacement": missed(believed, x, given), f"w_r = {WEIGHT:g}": missed(believed_now, x, given)}
+figure, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
+for (name, curve), colour, style in zip(curves.items(), (show.ORANGE, show.BLUE), ("s--", "o-")):
+    ax.plot(levels, curve, style, color=colour, markersize=3, label=name)
+ax.set(xlabel="log-SNR: from noise (left) to data", ylabel="error, believed of what is given", xlim=(-10, 8))
+ax.legend();
+
+# %% [markdown]
+# ## 6. The weight, turned
+# Small weights change little; large ones burn: where the push is larger than the data, pixels are driven out of range. Four clips, live, the same noise for all. *Seam*: how much frame 9 differs from frame 8, real clips = 1. (The price of guidance: the network is run forwards *and* backwards, about three times the work of a call.)
+
+# %%
+four, names = real[3:7, :, :16], test.captions[3:7]
+mask = given.cpu()
+jump = (four[:, :, 8] - four[:, :, 7]).abs().mean()
+dial = [0.0, 1.0, 4.0, 10.0, 30.0]
+turned = {w: fast.inpaint(four, mask, names, weight=w, **options) for w in dial}
+for w, clips in turned.items():
+    print(f"w_r = {w:4g}   seam {(clips[:, :, 8] - clips[:, :, 7]).abs().mean() / jump:.2f}")
+show.film_strip(torch.cat([four[:1], *[clips[:1] for clips in turned.values()]]), ["real", *[f"w_r = {w:g}" for w in dial]],
+                title="frames 1 to 8 given; same noise")
+
+# %% [markdown]
+# ## 7. From 16 frames to 64, and on
+# A clip of any length, in blocks: the last eight frames are given, eight more are sampled, and so on. The network never sees more than sixteen frames, so memory does not grow with the length. `model.extend` does it, with one progress bar; here are two real clips, continued both ways. (Captions name digits only: a direction would be that of a block's first frame, and digits bounce.)
+
+# %%
+sixteen = real[pair, :, :16]
+long = {"replaced": fast.extend(sixteen, 64, captions, method="replacement", **options),
+        "guided": fast.extend(sixteen, 64, captions, weight=WEIGHT, **options)}
+show.xt_slice(torch.cat([real[pair], *long.values()]), [f"{what}: {text}" for what in ("real", *long) for text in captions],
+              time_across=True, title="seen from above; the first 16 frames are real in all")
+
+# %%
+grey = torch.zeros(2, 1, 64, 36, 36)
+grey[:, :, :16] = 0.45                                                     # a frame around what is given
+framed = [grey.clone() for _ in long]
+for frame, clips in zip(framed, long.values()):
+    frame[..., 2:-2, 2:-2] = clips
+show.play(torch.cat(framed), [f"{what}: {text}" for what in long for text in captions], columns=2, scale=3,
+          path=outputs() / "08_extension.gif")
+
+# %% [markdown]
+# And on to 256 frames, one clip, few steps. Memory at the peak of the whole process, before and after:
+
+# %%
+before = peak_memory_mib(DEVICE)
+length, few = (64, 2) if BUDGET == "smoke" else (256, 6)
+endless = fast.extend(sixteen[:1], length, captions[:1], weight=WEIGHT, **{**options, "steps": few})
+grown = peak_memory_mib(DEVICE) - before
+print(tuple(endless.shape), f"peak memory before {before} MiB, grown by {grown} MiB")
+assert grown < 200
+show.xt_slice(endless, captions[:1], time_across=True, title=f"{endless.shape[2]} frames")
+
+# %% [markdown]
+# **Measured.** Real clips of 64 frames: their first 16 are given, and each way goes on from the same noise (`python -m utils.extension`). For the three windows of 16 new frames: kernel *distance* to real clips' same window; *off the path*: how far digits are from the best bouncing path, in pixels; *identity*: frames that look like the digit which the window's frames look like most often;
+# *digits*: windows that show both digits that were given. *Missed*: what the network believes of the given frames against what they are. *Across*: how far digits are off *one* path through the eight frames before and the eight after the seam, in pixels. *Seam*: how much the first new frame differs from the last given one, real clips = 1 (pixels of strokes that move differ almost as much as those of other digits: about 1.4 between clips that have nothing to do with each other).
+
+# %%
+table = json.loads((ASSETS / "results" / "vdm-text-extension.json").read_text())
+print(f"n = {table['n']}, {table['steps']} steps, guidance scale {table['guidance_scale']:g}, {table['split']} digits, {table['device']}")
+print(f"{'':46s}{'distance':>9s}{'path px':>9s}{'identity':>9s}{'digits':>8s}{'across':>8s}{'seam':>6s}{'missed':>8s}{'seconds':>9s}")
+for name, r in table["rows"].items():
+    extra = f"{r['missed']:8.3f}{r['seconds']:9.0f}" if "missed" in r else ""
+    print(f"{name:46s}{r['kernel_distance']:9.2f}{r['rmse']:9.2f}{r['identity']:9.0%}{r['digits']:8.0%}{r['across']:8.2f}{r['seam']:6.2f}{extra}")
+
+# %%
+rows = table["rows"]
+chosen = f"reconstruction guidance, weight {WEIGHT:g}"
+figure, axes = plt.subplots(1, 2, figsize=(8, 2.6), layout="constrained")
+picked = {"real clips (floor)": (show.GREY, "^:"), "replacement": (show.ORANGE, "s--"), chosen: (show.BLUE, "o-")}
+for ax, key, title in zip(axes, ("kernel_distance", "rmse"), ("kernel distance to real clips", "off the best path, pixels")):
+    for name, (colour, style) in picked.items():
+        ax.plot([1, 2, 3], [block[key] for block in rows[name]["blocks"]], style, color=colour, label=name)
+    ax.set(title=title, xlabel="window of 16 new frames", xticks=[1, 2, 3], ylim=(min(0, ax.get_ylim()[0]), None))
+axes[0].legend(fontsize=7);
+
+# %%
+floor = rows["real clips (floor)"]["kernel_distance"]
+ratio = (rows[chosen]["kernel_distance"] - floor) / (rows["replacement"]["kernel_distance"] - floor)
+print(f"distance above the floor, guided / replaced: {ratio:.2f}   goal: at most 0.50   {'reached' if ratio <= 0.5 else 'not reached'}")
+print("the paper, 64 frames, its own measure: 136 / 451 =", round(136 / 451, 2))
+
+# %% [markdown]
+# ## 8. Any mask
+# Nothing in the correction says that *frames* are given. Whatever is known of the clip, as a differentiable function of it, can be compared and pulled at.
+
+# %%
+ends = torch.zeros(16, 1, 1)
+ends[:3] = ends[-3:] = 1                                                   # three frames at each end
+left = torch.zeros(16, 32, 32)
+left[:, :, :16] = 1                                                        # the left half of every frame
+filled = fast.inpaint(sixteen, ends, captions, weight=WEIGHT, **options)
+halves = fast.inpaint(sixteen, left, captions, weight=WEIGHT, **options)
+earlier = fast.extend(sixteen[:, :, :8], 16, captions, backward=True, weight=WEIGHT, **options)
+show.film_strip(torch.cat([sixteen, filled, halves, earlier]),
+                ["real"] * 2 + ["between"] * 2 + ["left half given"] * 2 + ["8 frames before"] * 2, title="one model, three questions: what is between, what is in the other half, what was before")
+
+# %% [markdown]
+# **Super-resolution without training for it.** Known is each frame at 16×16, averaged down; the function is `avg_pool`, and nothing is known exactly, so nothing is put in: the correction acts on all of $z$.
+
+# %%
+small = F.avg_pool3d(sixteen, (1, 2, 2))
+sharp = fast.super_resolve(small, captions, **options)
+smooth = F.interpolate(small, scale_factor=(1, 2, 2), mode="trilinear")    # bilinear in each frame
+show.film_strip(torch.cat([sixteen, smooth, sharp]), ["real"] * 2 + ["bilinear"] * 2 + ["guided"] * 2, title="16×16 to 32×32")
+
+# %%
+averaged = (F.avg_pool3d(sharp, (1, 2, 2)) - small).square().mean().sqrt()
+edges = {name: clips.diff(dim=-1).abs().mean() for name, clips in (("real", sixteen), ("bilinear", smooth), ("guided", sharp))}
+print(f"averaged down again it differs from what was given by {averaged:.3f} (root mean square)")
+print("sharpness (mean step from pixel to pixel):", ", ".join(f"{name} {value:.4f}" for name, value in edges.items()))
+
+# %% [markdown]
+# ## 9. Play: draw a digit, and it starts to move
+# Draw with characters: `#` is ink; change it as you like. On Colab you can draw with a finger instead: tick `use_canvas`. Beside your digit goes a test digit of MNIST, as the model knows pairs. One frame is given, fifteen are made; name your digit in the caption.
+
+# %%
+my_digit = """
+..............
+....######....
+...########...
+..###....###..
+.........###..
+.........##...
+......####....
+......#####...
+.........###..
+..........##..
+..##.....###..
+..#########...
+...######.....
+..............
+"""
+use_canvas = False  #@param {type:"boolean"}
+mine_is = 3  #@param {type:"integer"}
+digit = drawing.canvas() if use_canvas else drawing.from_text(my_digit)
+
+# %%
+numbers = MNIST("test", seed=5).sample(64)
+seven = (numbers.video[numbers.labels[:, 0] == 7][0, 0, 0] + 1) / 2
+still = drawing.frame(torch.stack([digit, seven]), torch.tensor([[2, 2], [15, 16]]))
+moving = fast.extend(still.expand(4, -1, -1, -1, -1), 16, f"{mine_is} and 7", weight=WEIGHT, seed=1, **options)
+show.film_strip(moving, [f"future {k}" for k in range(1, 5)], title="the first frame is your drawing; four futures of it")
+
+# %%
+show.play(moving, [f"future {k}" for k in range(1, 5)], columns=4, scale=4, path=outputs() / "08_drawing.gif")
+
+# %% [markdown]
+# | if it looks like this | then look at |
+# |---|---|
+# | the new frames start over, as if nothing were given | the weight is 0, or the mean in place of the sum (section 4) |
+# | new frames are burnt: specks, all white or black | the weight is too large, or too few steps for it (section 6) |
+# | the first new frame fits, then digits melt | the model, not the method: does `sample` keep its digits? (lesson 06) |
+# | a seam every eight frames | overlap too small; or given frames of a block were put in with the noise of another level |
+# | exact where given, blurred around | a mask that is not 0 or 1 |
+#
+# ## 10. Faithful? The box
+#
+# | the paper says | we do | why |
+# |---|---|---|
+# | the correction with $w_r\alpha/2$, sum of squares, gradient through the network; $z^a$ drawn from $q(z^a \mid x^a)$ | the same, drawn afresh before each call | afresh is what the pairs of section 3 agree with |
+# | $w_r$ = 50 (BAIR), 9 (Kinetics), elsewhere not listed | chosen on validation clips | it depends on data, size and model |
+# | ancestral sampler, or Langevin corrector after each step, δ = 0.1 | both, ancestral by default in this lesson | the table has both |
+# | together with guidance by captions | the same: the gradient runs through both halves of it | |
+# | 64 frames by extension, 136 against 451 for replacement (FVD) | 16×32×32, our own distance | direction, not value |
+# | also super-resolution in space and time by one method | 16 to 32 pixels, and any mask | |
+#
+# ## 11. Exercises
+# ### Exercise 1 · The correction of a linear network (difficulty ●●○, importance ●●●, 10 minutes)
+# A network that is a matrix, $\hat x = M z$: write the corrected estimate without autograd. `given` is a bool vector; only entries that are not given are corrected.
+
+# %%
+def linear_correction(M, z, x, given, weight, alpha):
+    """M (D, D), z and x (D,), given (D,) bool -> x_hat with the correction where not given, (D,)."""
+    return ...  # your lines here
+
+
+# %%
+def reference_linear_correction(M, z, x, given, weight, alpha):
+    x_hat = M @ z
+    gradient = 2 * M.T @ ((x_hat - x) * given)
+    return x_hat - weight * alpha / 2 * gradient * ~given
+
+
+some = [torch.randn(*shape, generator=generator(30 + k), dtype=torch.float64) for k, shape in enumerate([(5, 5), (5,), (5,)])]
+linear_correction = check("exercise 1", linear_correction, reference_linear_correction,
+                          (*some, torch.tensor([True, True, False, False, True]), 3.0, 0.8), (*some, torch.tensor([False] * 5), 3.0, 0.8))
+
+# %% [markdown]
+# <details><summary>Hint</summary>The gradient of |A z − b|² with respect to z is 2 Aᵀ(A z − b); rows that are not given drop out of A.</details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# x_hat = M @ z
+# gradient = 2 * M.T @ ((x_hat - x) * given)
+# return x_hat - weight * alpha / 2 * gradient * ~given
+# ```
+#
+# It is the transposed network that carries the error from what is given to what is not: no connection in M, no push.
+# </details>
+#
+# ### Exercise 2 · Count the blocks (difficulty ●○○, importance ●●○, 5 minutes)
+# A model makes `size` frames at a time and goes on with `overlap` of them given. How many blocks does it take from `given` frames (at least `overlap`) to `num_frames`, and how many frames are sampled but thrown away?
+
+# %%
+def blocks(given, num_frames, size, overlap):
+    """-> (number of blocks, frames thrown away)"""
+    return ...  # your lines here
+
+
+# %%
+def reference_blocks(given, num_frames, size, overlap):
+    new = size - overlap
+    count = -(-(num_frames - given) // new)
+    return count, given + count * new - num_frames
+
+
+blocks = check("exercise 2", blocks, reference_blocks, (16, 64, 16, 8), (16, 256, 16, 8), (16, 17, 16, 1), (16, 16, 16, 8), (8, 30, 16, 4))
+
+# %% [markdown]
+# <details><summary>Hint</summary>Each block adds size − overlap frames; round up.</details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# new = size - overlap
+# count = -(-(num_frames - given) // new)
+# return count, given + count * new - num_frames
+# ```
+#
+# A small overlap is cheap and forgets; a large one is dear and remembers. Nothing carries memory from block to block but the overlap.
+# </details>
+#
+# ### Exercise 3 · Another thing to know (difficulty ●●○, importance ●●○, 10 minutes)
+# Suppose all you know of a clip is its *shadow*: for every frame, the mean over rows, (B, 1, T, W). Write the function that observes it, for `reconstruction_denoiser`; below it is used.
+
+# %%
+def shadow(x):
+    """x (B, 1, T, H, W) -> (B, 1, T, W): the mean over rows."""
+    return ...  # your line here
+
+
+# %%
+def reference_shadow(x):
+    return reduce(x, "b c t h w -> b c t w", "mean")
+
+
+shadow = check("exercise 3", shadow, reference_shadow, (torch.randn(2, 1, 4, 6, 5, generator=generator(33)),))
+
+# %%
+known_shadow = shadow(x)
+levels_ = schedule.log_snr(schedule.times(STEPS))
+own = [generator(9, i) for i in range(len(x))]
+seen = reconstruction_denoiser(guided_denoiser(model.net, model.encode(captions), G, "v"), shadow, known_shadow, 100.0)
+with torch.no_grad():
+    *_, state = sample_loop(seen, randn_per_sample(x.shape[1:], own).to(DEVICE), levels_, own, "ancestral")
+show.xt_slice((torch.cat([x, state.z]).cpu().clamp(-1, 1) + 1) / 2, ["real"] * 2 + ["from its shadow"] * 2,
+              title="made to agree with where columns are bright")
+
+# %% [markdown]
+# <details><summary>Hint</summary>`einops.reduce` with "mean", or `x.mean(3)`.</details>
+# <details><summary>Solution</summary>
+#
+# ```python
+# return reduce(x, "b c t h w -> b c t w", "mean")
+# ```
+#
+# A mean over 32 rows carries a gradient 32 times smaller than the rows themselves would: hence the large weight.
+# </details>
+#
+# ## 12. Quiz
+# 1. Replacement with a perfect network and endless steps: why is the slope still wrong?
+# 2. Why a sum of squares and not a mean?
+# 3. Where would the correction be zero even with the right formula?
+# 4. Given frames stand in the result exactly. Does that say that the method works?
+#
+# <details><summary>Answers</summary>
+#
+# 1. It asks for the estimate given $z$ alone; that $x^a$ itself is known never enters but through its noisy copy.
+# 2. The logarithm of a probability of independent pixels is a sum; a mean divides the push by their number.
+# 3. In a network whose frames do not see each other: what is believed of the given frames does not depend on the others.
+# 4. No: they are put in. Look at what the network believed of them, at the seam, and at what comes after.
+# </details>
+#
+# ## What was shown, and what was not
+# Shown: the correction against an exact truth; that it equals the one in `utils`; what is believed of given frames; extension to 64 and 256 frames, any mask, a drawing, super-resolution; a table with floor, controls and a row of replacement at equal seconds. Not shown: that this beats a model *trained* to continue or interpolate (lesson 11 compares the two), or what a larger model gains by it.
+#
+# ## Readings
+# - Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet, *Video Diffusion Models*, 2022 (arXiv 2204.03458): section 3.1 is this lesson.
+# - Song, Sohl-Dickstein, Kingma, Kumar, Ermon, Poole, *Score-Based Generative Modeling through SDEs*, 2021 (arXiv 2011.13456): replacement, and conditional scores, in section 5.
+# - Chung, Kim, Mccann, Klasky, Ye, *Diffusion Posterior Sampling*, 2022 (arXiv 2209.14687): the same gradient for any noisy measurement.
+# - Lugmayr, Danelljan, Romero, Yu, Timofte, Van Gool, *RePaint*, 2022 (arXiv 2201.09865): making replacement agree by going back and forth.
