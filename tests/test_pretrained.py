@@ -50,7 +50,7 @@ def test_other_lengths(model, frames):
 
 def test_samplers(model):
     clips = [model.sample(["3 and 7"], steps=3, **options) for options in (
-        {"sampler": "ddim"}, {"sampler": "ancestral"}, {"sampler": "dpm++"}, {"eta": 1.0}, {"langevin": 0.1}, {"guidance_rescale": 0.7})]
+        {"sampler": "ddim"}, {"sampler": "ancestral"}, {"sampler": "dpm++"}, {"sampler": "ddim", "eta": 1.0}, {"langevin": 0.1}, {"guidance_rescale": 0.7})]
     assert all(clip.shape == (1, 1, 16, 32, 32) for clip in clips)
     assert all(not torch.equal(a, b) for i, a in enumerate(clips) for b in clips[:i])
 

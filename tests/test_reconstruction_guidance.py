@@ -141,7 +141,8 @@ def test_the_gradient_survives_half_precision(dtype, level):
 
         denoise = guided_denoiser(run, None, 1.0, "v")
         observe = lambda x_hat: torch.where(free, 0, x_hat)  # noqa: E731
-        return denoise(z, log_snr) - reconstruction_denoiser(denoise, observe, observe(x), 1.0, free)(z, log_snr)
+        with torch.no_grad():
+            return denoise(z, log_snr) - reconstruction_denoiser(denoise, observe, observe(x), 1.0, free)(z, log_snr)
 
     exact, half = pull(None), pull(dtype)
     assert half.dtype == torch.float32 and exact.abs().max() > 0

@@ -102,7 +102,6 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--guidance-scale", type=float, default=2.0)
     parser.add_argument("--weights", type=float, nargs="+", default=[2.0, 5.0, 10.0])
-    parser.add_argument("--sampler", default="ancestral")
     parser.add_argument("--split", default="test", choices=("test", "validation"))
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
     parser.add_argument("--device")
@@ -121,7 +120,7 @@ def main() -> None:
     if a.only is None or "control" in a.only:
         table.controls()
     for name in chosen:
-        table.extend(name, sampler=a.sampler, **ways[name])
+        table.extend(name, **ways[name])
 
 
 if __name__ == "__main__":

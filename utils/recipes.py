@@ -89,7 +89,7 @@ VDM_TEXT = Recipe(
     name="vdm-text", kind="video", prediction="v", schedule=CosineSchedule(shift=-2.0),
     net=UNetConfig(channels=(16, 32, 96, 128), blocks=(1, 1, 1, 1), space=(False, False, True, True), time=(False, False, True, True), text_width=64),
     sample_shape=(1, 16, 32, 32), captions="mixed", num_images=8, learning_rate=1e-3, null_probability=0.1,
-    guidance_scale=4.0,
+    guidance_scale=4.0, sampler="ancestral",
     budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(15000, 16), "t4-long": Budget(46000, 16)})
 
 VDM = replace(VDM_TEXT, name="vdm", net=replace(VDM_TEXT.net, text_width=None), captions=None, null_probability=0.0, guidance_scale=1.0)
