@@ -356,6 +356,7 @@ for name, p in runs.items():
 # | condition and noise level added in each block | the same | |
 # | cosine log-SNR in [−20, 20], continuous time, v-prediction | the same, its middle shifted to −2 | sixteen frames of one scene are redundant: at equal FLOPs the shifted run is better where motion and identity are decided (log-SNR −2 and below), worse where only sharpness is (README, table of shapes) |
 # | text: BERT-large with attention pooling | two small transformer layers with attention pooling, trained along | the grammar has seventeen words |
+# | ancestral sampling, up to 256 steps | the same with γ = 0.1, 32 steps (16 where this lesson counts on a CPU) | minutes |
 # | joint training on images and video, K = 8 | the same; each image with a noise level of its own | [lesson 07](07_joint_training.ipynb#6.-Whose-caption,-whose-noise?) |
 # | 128 to 256 channels, 64×64, large TPU runs | 3 million parameters, 32×32×16, minutes to hours | a free GPU |
 #

@@ -404,8 +404,8 @@ for r in json.loads((ASSETS / "results" / "video-settings.json").read_text()):
     print(f"{r['variant']:44s}{r['steps']:6d}{r['clips']:7d}{losses_of_row}")
 
 # %% [markdown]
-# One run a setting, so only large gaps count. At 8 clips a step the images do *not* pay for themselves: every level but the noisiest is worse, as the run without them sees half as many clips again. Fewer clips a step, and more steps, help most at so small a budget. The recipe's setting, 2 clips with 8 images, is best from log-SNR −5 up;
-# but it differs from "4 clips a step" in two things at once, so the table does not say which of them did it. `vdm-text` is trained with few clips and eight images a step for another reason as well: single images carry captions, and an image teaches what a word means at a sixteenth of a clip's price.
+# One run a setting, so only large gaps count; the compared loss is that of clips alone. With 8 clips a step, and with 2, the images do *not* pay for themselves at equal cost: the run without them sees half as many clips again and is as good or better at nearly every level. Fewer clips a step, and more steps, help most at so small a budget.
+# A higher learning rate (at log-SNR 1 and 4) and attention over time at 16×16 too (at −2 and 1) help a little; a second block at 8×8 costs more than it brings; min-SNR 5 gives the noisy levels away. `vdm-text` is trained with images all the same: they carry captions, and an image teaches what a word means at a sixteenth of a clip's price, which this loss hardly sees.
 #
 # ## 9. Play
 # How much of a pack is images is yours to choose; so is who sees whom. Change the two numbers (sliders on Colab), run the cell, and look at cost and mask:

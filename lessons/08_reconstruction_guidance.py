@@ -69,12 +69,10 @@ import torch.nn.functional as F
 from einops import reduce
 from utils import drawing, load_pretrained, show
 from utils.data import MNIST, MovingMNIST
-from utils.diffusion import coefficients, q_sample, to_eps
+from utils.diffusion import coefficients, q_sample
 from utils.exercises import check
-from utils.metrics import kernel_distance, obeyed, read
 from utils.runtime import ASSETS, budget, generator, outputs, peak_memory_mib, pick_device, randn_per_sample
-from utils.samplers import (Known, ancestral_step, guided_denoiser, langevin_step, reconstruction_denoiser,
-                            sample_loop)
+from utils.samplers import Known, ancestral_step, guided_denoiser, reconstruction_denoiser, sample_loop
 from utils.schedule import CosineSchedule, alpha_sigma
 
 BUDGET, DEVICE = budget(), pick_device()
@@ -125,6 +123,7 @@ with torch.no_grad():
     replaced, believed = complete(x, given, captions, STEPS)
 show.film_strip((torch.cat([x, replaced]).cpu().clamp(-1, 1) + 1) / 2, ["real"] * 2 + ["replaced"] * 2,
                 every=1, title=f"frames 1 to 8 are given, 9 to 16 sampled: replacement, {STEPS} steps")
+
 
 # %% [markdown]
 # **Look at frame 9**, the first that is not given, and go back and forth between it and frame 8. Do the digits go on where they were, as what they were?
@@ -179,6 +178,7 @@ def slope_and_rest(second):
 
 print("truth: slope 0.900, rest 0.436")
 print("replacement, perfect network, 256 steps: slope {}, rest {}".format(*slope_and_rest(sample_pairs(pair_denoiser))))
+
 
 # %% [markdown]
 # <details><summary>What happened</summary>
@@ -268,6 +268,7 @@ print("given frames are not pushed:", bool(push[:, :, :8].abs().max() == 0))
 size = push.abs().mean((0, 1, 3, 4)).cpu()
 print("the frame next to them is pushed more than the last:", bool(size[8] > size[15]))
 
+
 # %% [markdown]
 # The push makes digits of the *given* frames appear in the missing ones, most of all next to them, and takes the other clip's away.
 #
@@ -315,7 +316,7 @@ show.film_strip((torch.cat([x, replaced, corrected]).cpu().clamp(-1, 1) + 1) / 2
 # %%
 # NBVAL_CHECK_OUTPUT
 ours = (corrected.cpu().clamp(-1, 1) + 1) / 2
-options = dict(steps=STEPS, sampler="ancestral", guidance_scale=G)
+options = dict(steps=STEPS, guidance_scale=G)                              # the recipe's sampler is the ancestral one
 theirs = model.inpaint(real[pair, :, :16], given.cpu(), captions, weight=WEIGHT, **options)
 print("ours equals model.inpaint:", torch.allclose(ours, theirs, atol=1e-3))
 replaced_too = model.inpaint(real[pair, :, :16], given.cpu(), captions, method="replacement", **options)
@@ -407,6 +408,8 @@ floor = rows["real clips (floor)"]["kernel_distance"]
 ratio = (rows[chosen]["kernel_distance"] - floor) / (rows["replacement"]["kernel_distance"] - floor)
 print(f"distance above the floor, guided / replaced: {ratio:.2f}   goal: at most 0.50   {'reached' if ratio <= 0.5 else 'not reached'}")
 print("the paper, 64 frames, its own measure: 136 / 451 =", round(136 / 451, 2))
+width = max((b["kernel_distance_high"] - b["kernel_distance_low"]) / 2 for name in (chosen, "replacement") for b in rows[name]["blocks"])
+print(f"n = {table['n']}: a single distance is known to about ± {width:.2f} (95%)")
 
 # %% [markdown]
 # ## 8. Any mask
@@ -473,6 +476,7 @@ show.film_strip(moving, [f"future {k}" for k in range(1, 5)], title="the first f
 # %%
 show.play(moving, [f"future {k}" for k in range(1, 5)], columns=4, scale=4, path=outputs() / "08_drawing.gif")
 
+
 # %% [markdown]
 # | if it looks like this | then look at |
 # |---|---|
@@ -488,7 +492,7 @@ show.play(moving, [f"future {k}" for k in range(1, 5)], columns=4, scale=4, path
 # |---|---|---|
 # | the correction with $w_r\alpha/2$, sum of squares, gradient through the network; $z^a$ drawn from $q(z^a \mid x^a)$ | the same, drawn afresh before each call | afresh is what the pairs of section 3 agree with |
 # | $w_r$ = 50 (BAIR), 9 (Kinetics), elsewhere not listed | chosen on validation clips | it depends on data, size and model |
-# | ancestral sampler, or Langevin corrector after each step, δ = 0.1 | both, ancestral by default in this lesson | the table has both |
+# | ancestral sampler, or Langevin corrector after each step, δ = 0.1 | both; ancestral is the recipe's | the table has both |
 # | together with guidance by captions | the same: the gradient runs through both halves of it | |
 # | 64 frames by extension, 136 against 451 for replacement (FVD) | 16×32×32, our own distance | direction, not value |
 # | also super-resolution in space and time by one method | 16 to 32 pixels, and any mask | |
@@ -513,6 +517,7 @@ def reference_linear_correction(M, z, x, given, weight, alpha):
 some = [torch.randn(*shape, generator=generator(30 + k), dtype=torch.float64) for k, shape in enumerate([(5, 5), (5,), (5,)])]
 linear_correction = check("exercise 1", linear_correction, reference_linear_correction,
                           (*some, torch.tensor([True, True, False, False, True]), 3.0, 0.8), (*some, torch.tensor([False] * 5), 3.0, 0.8))
+
 
 # %% [markdown]
 # <details><summary>Hint</summary>The gradient of |A z − b|² with respect to z is 2 Aᵀ(A z − b); rows that are not given drop out of A.</details>
@@ -544,6 +549,7 @@ def reference_blocks(given, num_frames, size, overlap):
 
 
 blocks = check("exercise 2", blocks, reference_blocks, (16, 64, 16, 8), (16, 256, 16, 8), (16, 17, 16, 1), (16, 16, 16, 8), (8, 30, 16, 4))
+
 
 # %% [markdown]
 # <details><summary>Hint</summary>Each block adds size − overlap frames; round up.</details>
