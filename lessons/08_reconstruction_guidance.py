@@ -18,7 +18,7 @@
 #
 # ![Two real clips of sixteen frames that a model goes on with to sixty-four: above by putting the given frames in, below with the gradient of its error at them](../assets/figures/08_extension.gif)
 #
-# **Claim: a model that was trained to make clips from nothing can go on from given frames, fill in between, set a drawing in motion and sharpen, with no more training: the gradient of its own error at what is given tells the rest what to do. Putting the given frames in alone does not.**
+# **Claim: a model that was trained to make clips from nothing can go on from given frames, fill in between, set a drawing in motion and sharpen, with no more training: the gradient of its own error at what is given pulls the rest towards it. Where the truth is known, this mends most of what merely putting the given in leaves wrong; for clips of this model it nearly halves how far digits break off their path where given frames end.**
 # (Above: two real clips of 16 frames, continued to 64 by the shipped `vdm-text`. Top row: replacement. Bottom row: reconstruction guidance. A grey frame around a clip: given.)
 #
 # You will be able to
@@ -62,7 +62,7 @@ from utils.runtime import banner
 print(banner())
 
 # %%
-import json
+import json, time
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
@@ -272,7 +272,7 @@ print("the frame next to them is pushed more than the last:", bool(size[8] > siz
 # %% [markdown]
 # The push makes digits of the *given* frames appear in the missing ones, most of all next to them, and takes the other clip's away.
 #
-# **Break it.** Three mistakes, all of them made in public code. Each runs without complaint:
+# **Break it.** Three mistakes, two of them found in public code. Each runs without complaint:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -335,16 +335,20 @@ ax.legend();
 
 # %% [markdown]
 # ## 6. The weight, turned
-# Small weights change little; large ones burn: where the push is larger than the data, pixels are driven out of range. Four clips, live, the same noise for all. *Seam*: how much frame 9 differs from frame 8, real clips = 1. (The price of guidance: the network is run forwards *and* backwards, about three times the work of a call.)
+# Small weights change little; large ones burn: where the push is larger than the data, pixels are driven out of range. Four clips, live, the same noise for all. *Seam*: how much frame 9 differs from frame 8, real clips = 1. The price of guidance is printed too: the network is run forwards *and* backwards.
 
 # %%
 four, names = real[3:7, :, :16], test.captions[3:7]
 mask = given.cpu()
 jump = (four[:, :, 8] - four[:, :, 7]).abs().mean()
 dial = [0.0, 1.0, 4.0, 10.0, 30.0]
-turned = {w: fast.inpaint(four, mask, names, weight=w, **options) for w in dial}
-for w, clips in turned.items():
-    print(f"w_r = {w:4g}   seam {(clips[:, :, 8] - clips[:, :, 7]).abs().mean() / jump:.2f}")
+turned, took = {}, {}
+for w in dial:
+    start = time.perf_counter()
+    turned[w] = fast.inpaint(four, mask, names, weight=w, **options)
+    took[w] = time.perf_counter() - start
+    print(f"w_r = {w:4g}   seam {(turned[w][:, :, 8] - turned[w][:, :, 7]).abs().mean() / jump:.2f}   {took[w]:.1f} s")
+print(f"a guided clip takes {took[10.0] / took[0.0]:.1f} times as long as a replaced one")
 show.film_strip(torch.cat([four[:1], *[clips[:1] for clips in turned.values()]]), ["real", *[f"w_r = {w:g}" for w in dial]],
                 title="frames 1 to 8 given; same noise")
 
@@ -387,9 +391,9 @@ show.xt_slice(endless, captions[:1], time_across=True, title=f"{endless.shape[2]
 # %%
 table = json.loads((ASSETS / "results" / "vdm-text-extension.json").read_text())
 print(f"n = {table['n']}, {table['steps']} steps, guidance scale {table['guidance_scale']:g}, {table['split']} digits, {table['device']}")
-print(f"{'':46s}{'distance':>9s}{'path px':>9s}{'identity':>9s}{'digits':>8s}{'across':>8s}{'seam':>6s}{'missed':>8s}{'seconds':>9s}")
+print(f"{'':46s}{'distance':>9s}{'path px':>9s}{'identity':>9s}{'digits':>8s}{'across':>8s}{'seam':>6s}{'missed':>8s}")
 for name, r in table["rows"].items():
-    extra = f"{r['missed']:8.3f}{r['seconds']:9.0f}" if "missed" in r else ""
+    extra = f"{r['missed']:8.3f}" if "missed" in r else ""
     print(f"{name:46s}{r['kernel_distance']:9.2f}{r['rmse']:9.2f}{r['identity']:9.0%}{r['digits']:8.0%}{r['across']:8.2f}{r['seam']:6.2f}{extra}")
 
 # %%
@@ -409,9 +413,19 @@ ratio = (rows[chosen]["kernel_distance"] - floor) / (rows["replacement"]["kernel
 print(f"distance above the floor, guided / replaced: {ratio:.2f}   goal: at most 0.50   {'reached' if ratio <= 0.5 else 'not reached'}")
 print("the paper, 64 frames, its own measure: 136 / 451 =", round(136 / 451, 2))
 width = max((b["kernel_distance_high"] - b["kernel_distance_low"]) / 2 for name in (chosen, "replacement") for b in rows[name]["blocks"])
+off = {name: r["across"] - rows["real clips (floor)"]["across"] for name, r in rows.items()}
+print("off one path across the seam, above the floor, guided against")
+for name in (name for name in rows if name.startswith("replacement")):
+    print(f"  {name:44s}{off[chosen] / off[name]:6.2f}")
+    assert off[chosen] < 0.6 * off[name]
+assert rows[chosen]["missed"] < rows["replacement"]["missed"]
+assert rows[chosen]["digits"] > rows["replacement"]["digits"]
 print(f"n = {table['n']}: a single distance is known to about ± {width:.2f} (95%)")
 
 # %% [markdown]
+# **What the table says, and what not.** Guidance joins new frames to the given ones: digits break off their path only about half as far as with replacement, which neither twice the steps (about the price of guidance) nor the Langevin corrector mends. It does not make the new frames *themselves* better: how far digits are off their path within a window, and identity, stay where this model's own clips are ("new clips, nothing given"), far from real, and a distance that compares windows one by one cannot see a seam. Each block goes on from frames that the model made, so its flaws are handed on.
+# The paper's gap of 136 to 451 was measured over whole clips, with a large model whose own clips are good. And the distances cannot decide at this number of clips (last line above); more clips are one command on a GPU.
+#
 # ## 8. Any mask
 # Nothing in the correction says that *frames* are given. Whatever is known of the clip, as a differentiable function of it, can be compared and pulled at.
 
