@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import nn
 
-from utils.layers import LogSNREmbedding, SpatialAttention, TemporalAttention, packing_mask
+from utils.layers import ScalarEmbedding, SpatialAttention, TemporalAttention, packing_mask
 from utils.runtime import generator
 from utils.unet import UNet, UNetConfig, randomize
 
@@ -226,7 +226,7 @@ def test_fresh_network_outputs_zero_and_learns_from_there():
 
 
 def test_embedding_tells_noise_levels_apart():
-    embedding = randomize(LogSNREmbedding(32)).double()
+    embedding = randomize(ScalarEmbedding(32, -20, 20)).double()
     out = embedding(torch.linspace(-20, 20, 81, dtype=F64))
     assert torch.pdist(out).min() > 1e-3
 

@@ -1,5 +1,6 @@
 """Shared code of the lessons. `from utils import load_pretrained` is where a reader starts."""
 
+from .pipeline import load_pipeline
 from .pretrained import available_models, load_pretrained
 
-__all__ = ["available_models", "load_pretrained"]
+__all__ = ["available_models", "load_pipeline", "load_pretrained"]

@@ -79,6 +79,11 @@ def parse(text: str) -> Caption:
     return Caption(tuple(digits), tuple(directions) or None)
 
 
+def digits_of(captions: Sequence[str]) -> list[str]:
+    """The captions without directions."""
+    return [str(Caption(parse(text).digits)) for text in captions]
+
+
 def octant(velocity: torch.Tensor) -> torch.Tensor:
     """(..., 2) velocities as (row, column) to (...) int64 indices into DIRECTIONS; rows grow downwards."""
     angle = torch.atan2(-velocity[..., 0], velocity[..., 1])

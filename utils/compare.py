@@ -1,7 +1,8 @@
-"""Variants of the video models, trained with equal means and measured alike: the tables behind the recipes and lesson 07.
+"""Variants of the video models, trained with equal means and measured alike: the tables behind the recipes and of lessons 07 and 10.
 
     python -m utils.compare shapes                 # shapes of the network, equal FLOPs -> assets/results/video-shapes.json
     python -m utils.compare settings               # clips and images a step and more, equal FLOPs -> assets/results/video-settings.json
+    python -m utils.compare inflation              # an inflated network against one from scratch, equal FLOPs -> assets/results/video-inflation.json
     python -m utils.compare joint --clips 30000    # K = 0, 4, 8 images a clip, three seeds, the same clips seen -> assets/results/video-joint.json
 
 Every run keeps a checkpoint and its finished weights in --out, so the command goes on where it was stopped.
@@ -21,14 +22,15 @@ from .captions import tokenize
 from .cost import cost
 from .data import MovingMNIST
 from .diffusion import loss_per_sample, q_sample
-from .metrics import kernel_distance, read
+from .layers import TemporalAttention, TemporalConvolution
+from .metrics import kernel_distance, motion, obeyed, read
 from .model import Model
 from .pretrained import load_weights, save_weights
-from .recipes import VDM, VDM_TEXT, Budget, Recipe
+from .recipes import MAV, VDM, VDM_TEXT, Budget, Recipe
 from .runtime import ASSETS, autocast, generator, pick_device
 from .schedule import CosineSchedule
 from .train import Trainer
-from .unet import UNetConfig
+from .unet import UNet, UNetConfig
 
 RESULTS = ASSETS / "results"
 LEVELS = (-8.0, -5.0, -2.0, 1.0, 4.0)  # log-SNR
@@ -39,11 +41,12 @@ BASE = UNetConfig(channels=(32, 64, 128), blocks=(1, 1, 1), space=(False, True, 
 
 @dataclass(frozen=True)
 class Variant:
-    """A recipe as it is trained for a table: samples a step, and the seed of everything."""
+    """A recipe as it is trained for a table: samples a step, the seed of everything, and whether layers over time start at random and not as the identity."""
 
     recipe: Recipe
     batch_size: int = 8
     seed: int = 0
+    random_start: bool = False
 
 
 def _shape(net: UNetConfig, schedule: CosineSchedule = PLAIN) -> Variant:
@@ -72,6 +75,9 @@ TABLES: dict[str, dict[str, Variant]] = {
         "the same, loss weighted by min-SNR 5": _setting(2, 8, min_snr=5.0), "the same, EMA of 0.99": _setting(2, 8, ema_decay=0.99),
         "the same, two blocks at 8": _setting(2, 8, net=replace(VDM_TEXT.net, blocks=(1, 1, 2, 1))),
         "the same, attention over time at 16 too": _setting(2, 8, net=replace(VDM_TEXT.net, time=(False, True, True, True), head_dim=16))},
+    "inflation": {
+        "chosen: inflated, image weights frozen": Variant(MAV, 4), "inflated, all weights trained": Variant(replace(MAV, frozen=None), 4),
+        "inflated, layers over time start at random": Variant(MAV, 4, random_start=True), "from scratch": Variant(replace(MAV, initial=None, frozen=None), 4)},
     "joint": {f"K = {k}, seed {seed}": Variant(replace(VDM, num_images=k), 4, seed) for seed in range(3) for k in (0, 4, 8)}}
 
 
@@ -86,7 +92,7 @@ def validation_loss(model: Model, num: int = 64, captions: bool = True) -> dict[
         log_snr = torch.full((num,), level)
         z = q_sample(batch.video, log_snr, eps)
         with autocast(model.device, model.dtype):
-            output = torch.cat([model.net(a.to(model.device), b.to(model.device), c) for a, b, c in zip(z.split(16), log_snr.split(16), cond.split(16))])
+            output = torch.cat([model.net(a.to(model.device), b.to(model.device), c, **model.frame_rate(None, len(a))) for a, b, c in zip(z.split(16), log_snr.split(16), cond.split(16))])
         losses[f"{level:g}"] = round(float(loss_per_sample(output.cpu(), batch.video, eps, log_snr, model.prediction).mean()), 4)
     return losses
 
@@ -96,6 +102,8 @@ def trained(name: str, variant: Variant, steps: int, out: Path, device: str, amp
     weights, checkpoint = out / f"{name}.pt", out / f"{name}.checkpoint"
     if not weights.exists():
         trainer = Trainer(variant.recipe, Budget(steps, variant.batch_size), device, amp, variant.seed)
+        if variant.random_start:
+            start_at_random(trainer.net, variant.seed)
         if checkpoint.exists():
             trainer.load(checkpoint)
         saved = time.monotonic()
@@ -111,15 +119,31 @@ def trained(name: str, variant: Variant, steps: int, out: Path, device: str, amp
     return Model(variant.recipe, net, origin, device, amp)
 
 
+def start_at_random(net: UNet, seed: int) -> None:
+    """Give layers over time, in place, the random weights that convolutions and linear layers have by default."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for module in net.modules():
+            if isinstance(module, TemporalConvolution):
+                module.reset_parameters()
+            elif isinstance(module, TemporalAttention):
+                module.out.reset_parameters()
+
+
 def measure(name: str, model: Model, seed: int, num: int) -> dict:
-    """The row of a trained variant; with `num` clips sampled (no guidance, 16 steps of DDIM) and compared with as many real ones."""
+    """The row of a trained variant; with `num` clips sampled (16 steps of DDIM): without captions and guidance, compared with as many real ones; or of a model that never saw
+    a caption with a clip, for captions of digits, with the recipe's guidance."""
     price, origin = cost(model.recipe), model.provenance
     row = {"variant": name, "parameters": price["parameters"], "gflop_per_clip": price["gflop_per_sample"],
            "saved_activations_mib": price["saved_activations_mib"], "steps": origin["steps"], "clips": origin["samples"], "flops": origin["flops"],
            "seconds": origin["seconds"], "device": origin["device"], "validation_loss": validation_loss(model)}
     if model.recipe.captions:
         row["validation_loss_without_caption"] = validation_loss(model, captions=False)
-    if num:
+    if num and model.recipe.null_probability == 1:
+        captions = MovingMNIST("validation", 11, captions="digits").sample(num).captions
+        reading = read(model.sample(captions, steps=16, sampler="ddim", seed=seed))
+        row |= {"n": num, "digits": round(obeyed(reading, captions)["digits"], 4), **{key: round(value, 4) for key, value in motion(reading).items()}}
+    elif num:
         real, other = (read((MovingMNIST("test", 11, captions=None).sample(num, index=k).video + 1) / 2).features for k in range(2))
         features = read(model.sample(num=num, steps=16, sampler="ddim", seed=seed)).features
         row |= {"num_images": model.recipe.num_images, "seed": seed, "n": num, "kernel_distance": round(kernel_distance(features, real), 4),
@@ -131,9 +155,9 @@ def main() -> None:
     """Train and measure all variants of a table, or those named, and write the table row by row."""
     parser = argparse.ArgumentParser(prog="python -m utils.compare", description="Variants of the video models, trained with equal means.")
     parser.add_argument("table", choices=list(TABLES))
-    parser.add_argument("--flops", type=float, help="training FLOPs of each variant (default: 3e13 for shapes, 8e13 for settings)")
+    parser.add_argument("--flops", type=float, help="training FLOPs of each variant (default: 3e13 for shapes and inflation, 8e13 for settings)")
     parser.add_argument("--clips", type=int, default=30_000, help="clips that each run of joint sees; 30,000 are 4.9e14 FLOPs at K = 8")
-    parser.add_argument("--num", type=int, help="clips sampled of each run (default: 512 for joint, else none)")
+    parser.add_argument("--num", type=int, help="clips sampled of each run (default: 512 for joint, 64 for inflation, else none)")
     parser.add_argument("--only", nargs="*", help="names of variants")
     parser.add_argument("--out", type=Path, help="folder for checkpoints and weights (default: runs/compare-TABLE)")
     parser.add_argument("--device")
@@ -144,11 +168,11 @@ def main() -> None:
         raise SystemExit(f"error: {a.table} has no variant {sorted(unknown)[0]!r}; there are {', '.join(map(repr, variants))}.")
     out = a.out or Path("runs") / f"compare-{a.table}"
     out.mkdir(parents=True, exist_ok=True)
-    num = (512 if a.table == "joint" else 0) if a.num is None else a.num
+    num = {"joint": 512, "inflation": 64}.get(a.table, 0) if a.num is None else a.num
     rows = {row["variant"]: row for row in (json.loads(results.read_text()) if results.exists() else [])}
     for name in a.only or variants:
         start, variant = time.monotonic(), variants[name]
-        flops = a.flops or {"shapes": 3e13, "settings": 8e13}.get(a.table, 0.0)
+        flops = a.flops or {"shapes": 3e13, "inflation": 3e13, "settings": 8e13}.get(a.table, 0.0)
         length = a.clips if a.table == "joint" else flops / (cost(variant.recipe)["gflop_per_sample"] * 1e9)
         model = trained(name, variant, int(length / variant.batch_size), out, str(pick_device(a.device)), a.amp)
         rows[name] = measure(name, model, variant.seed, num)

@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .recipes import Recipe, recipe as get_recipe
-from .unet import UNet, UNetConfig, randomize
+from .unet import UNet, UNetConfig, freeze, new_over_time, randomize
 
 T4_SUSTAINED = 7e12  # FLOP/s: the middle of the 5-10 TFLOP/s that small convolution networks reach on a T4 in fp16
 TRAINING_COPIES = 16  # bytes a parameter: weights, EMA, and Adam's two moments, float32
@@ -32,12 +32,19 @@ class Measured:
 
 
 @lru_cache
-def measure(config: UNetConfig, sample_shape: tuple[int, ...], num_images: int = 0) -> Measured:
-    """Run a network once on a sample of shape (C, T, H, W) with `num_images` independent frames packed to it, and count."""
+def measure(config: UNetConfig, sample_shape: tuple[int, ...], num_images: int = 0, frozen: bool = False) -> Measured:
+    """Run a network once on a sample of shape (C, T, H, W) with `num_images` independent frames packed to it, and count. frozen: only what an image network lacks is trained."""
     net = randomize(UNet(config))
+    if frozen:
+        freeze(net, new_over_time(net))
     c, t, h, w = sample_shape
     z = torch.zeros(1, c, t + num_images, h, w)
-    return count(net, lambda: net(z, torch.zeros(1), torch.zeros(1, config.embed_dim), num_images=num_images))
+    inputs = {"fps": torch.ones(1)} if config.frame_rate else {}
+    if config.conditioning == "frames":
+        inputs |= {"mask": torch.ones_like(z[:, :1]), "given": z}
+    elif config.conditioning == "low_res":
+        inputs |= {"low_res": z[..., ::2, ::2]}
+    return count(net, lambda: net(z, torch.zeros(1), torch.zeros(1, config.embed_dim), num_images=num_images, **inputs))
 
 
 def count(net: nn.Module, forward: Callable[[], torch.Tensor]) -> Measured:
@@ -60,7 +67,7 @@ def count(net: nn.Module, forward: Callable[[], torch.Tensor]) -> Measured:
 def cost(recipe: Recipe) -> dict[str, float | int]:
     """Measured: parameters, training GFLOP a sample, saved activations in MiB. Estimated, and named so: minutes on a T4 for
     each budget, GiB of memory in training."""
-    one = measure(recipe.net, recipe.sample_shape, recipe.num_images)
+    one = measure(recipe.net, recipe.sample_shape, recipe.num_images, recipe.frozen is not None)
     spent = {name: one.flops * budget.steps * budget.batch_size for name, budget in recipe.budgets.items()}
     largest = max(budget.batch_size for budget in recipe.budgets.values())
     return {"recipe": recipe.name, "parameters": one.parameters, "gflop_per_sample": round(one.flops / 1e9, 3),

@@ -5,6 +5,7 @@ Moving MNIST: Srivastava et al. 2015 (arXiv 1502.04681). Two 28-pixel digits on 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import math
 from collections.abc import Sequence
@@ -145,6 +146,12 @@ class MovingMNIST(Stream):
         start, angle = starts(num, self.num_digits, g)
         with_motion = {"digits": torch.zeros(num), "motion": torch.ones(num), "mixed": torch.rand(num, generator=g).round()}.get(self.captions)
         return self._batch(chosen, start, angle, with_motion)
+
+    def at(self, frame_skip: int) -> MovingMNIST:
+        """The same clips with another frame_skip: batch `index` has the same digits, which set off from the same places."""
+        other = copy.copy(self)
+        other.frame_skip = frame_skip
+        return other
 
     def from_captions(self, captions: Sequence[str], index: int | None = None) -> Batch:
         """Real clips that do what captions say, one each: drawn from the same distribution, given the caption. `index` as for `sample`.

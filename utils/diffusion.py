@@ -32,6 +32,12 @@ def q_sample(x: torch.Tensor, log_snr: torch.Tensor, eps: torch.Tensor) -> torch
     return alpha * x + sigma * eps
 
 
+def augment(low_res: torch.Tensor, augmentation: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Conditioning augmentation (Ho et al. 2021, arXiv 2106.15282, section 4): low_res (B, ...) with noise of standard deviation `augmentation` (B,), 0 to 1, variance preserving."""
+    a = _spread(augmentation, low_res).to(low_res)
+    return (1 - a.square()).sqrt() * low_res + a * noise
+
+
 def target(x: torch.Tensor, eps: torch.Tensor, log_snr: torch.Tensor, prediction: str) -> torch.Tensor:
     """What the network should output for z = alpha x + sigma eps: eps, x, v = alpha eps - sigma x (arXiv 2202.00512, section 4),
     or "flow": eps - x, the direction of rectified flow's straight line (arXiv 2209.03003)."""

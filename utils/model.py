@@ -6,22 +6,27 @@ Everything that goes in or comes out is in [0, 1]; only `net` and `predict_x` sp
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from .captions import Caption, parse, tokenize
-from .diffusion import to_x
+from .captions import Caption, digits_of, tokenize
+from .diffusion import augment, to_x
+from .keyframes import join, windows
 from .recipes import Recipe
 from .runtime import amp_dtype, autocast, generator, pick_device, randn_per_sample
 from .samplers import Denoiser, Known, SampleState, guided_denoiser, reconstruction_denoiser, sample_loop
 from .unet import UNet
 
-CPU_CHUNK = {"image": 64, "video": 8}  # samples that go through the network at once; more is slower on a CPU
-GPU_CHUNK = 64
-METHODS = ("reconstruction", "replacement")
+CPU_CHUNK = {"image": 64, "upsample": 16}  # samples (of upsample: frames) that go through the network at once, else 8; more is slower on a CPU
+GPU_CHUNK = {"upsample": 512}  # else 64
+METHODS = ("reconstruction", "replacement", "trained")
+MAX_AUGMENTATION = 0.5  # of the clips that are made sharper, in training
+AUGMENTATION = 0.1  # the same in sampling, by default
 WEIGHT = 5.0  # of reconstruction guidance, by default
 DOWNSAMPLED_WEIGHT = 10.0  # the same for pixels that are known averaged down
 
@@ -37,11 +42,14 @@ class Sampling:
     gamma: float = 0.1
     langevin: float = 0.0
     guidance_rescale: float = 0.0
+    fps: float | None = None
     watch: Callable[[SampleState], object] | None = None
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps must be at least 1, not {self.steps}.")
+        if self.fps is not None and not self.fps > 0:
+            raise ValueError(f"fps is a number of frames a second, above 0; got {self.fps}.")
 
 
 class Model:
@@ -78,21 +86,23 @@ class Model:
         captions = [captions] if isinstance(captions, str) else list(captions)
         return self.net.encode(tokenize(captions).to(self.device))
 
-    def predict_x(self, z: torch.Tensor, log_snr: torch.Tensor, cond: torch.Tensor | None = None, *, num_images: int = 0) -> torch.Tensor:
-        """The network's estimate of the data, unclipped: z (B, C, T, H, W), log_snr (B,) -> the shape of z."""
-        return to_x(self.net(z, log_snr, cond, num_images=num_images), z, log_snr, self.prediction)
+    def predict_x(self, z: torch.Tensor, log_snr: torch.Tensor, cond: torch.Tensor | None = None, **inputs) -> torch.Tensor:
+        """The network's estimate of the data, unclipped: z (B, C, T, H, W), log_snr (B,) -> the shape of z. inputs: further ones of the network (`UNet.forward`)."""
+        return to_x(self.net(z, log_snr, cond, **inputs), z, log_snr, self.prediction)
 
     @torch.no_grad()
     def sample(self, captions: Sequence[str] | str | None = None, *, num: int | None = None, labels: torch.Tensor | None = None,
-               num_frames: int | None = None, seed: int = 0, progress: bool = False, **sampling) -> torch.Tensor:
+               num_frames: int | None = None, seed: int = 0, progress: bool | tqdm = False, **sampling) -> torch.Tensor:
         """Generate (N, C, T, H, W) float32 in [0, 1] on the CPU.
 
         captions (N strings, or one for all `num`) or labels (N, digits) say what; without them the null condition is sampled.
         num_frames: another length than the training clips'. The noise of sample i depends on (seed, i) alone: the same on every device and for every
         `num`. Further keywords: steps, sampler ("ddim", "ancestral", "dpm++") and guidance_scale (g: 1 = as trained, more = closer to the
-        caption, less varied), by default the recipe's; eta, gamma, langevin (see `sample_loop`); guidance_rescale (see `guided_denoiser`); watch, a
+        caption, less varied) and fps (frames a second, of models that take them), by default the recipe's; eta, gamma, langevin (see `sample_loop`); guidance_rescale (see `guided_denoiser`); watch, a
         function that is called with the SampleState of every step.
         """
+        if self.kind == "upsample":
+            raise ValueError(f"{self.name} makes clips sharper: call upsample(video).")
         if isinstance(captions, str):
             captions = [captions] * (num or 1)
         given = captions if captions is not None else labels
@@ -104,17 +114,18 @@ class Model:
         if frames < 1 or self.kind == "image" and frames != 1:
             raise ValueError(f"num_frames must be at least 1, and 1 for an image model; got {frames}.")
         cond = None if given is None else self.encode(captions, labels)
-        denoised = [self._denoised(rows, frames, cond, Sampling(**sampling), seed, advance) for rows, advance in self._chunks(num, 1, sampling, progress)]
+        denoised = [self._denoised(_samples(rows), frames, _rows(cond, rows), Sampling(**sampling), seed, advance) for rows, advance in self._chunks(num, 1, sampling, progress)]
         return torch.cat(denoised)
 
     @torch.no_grad()
-    def inpaint(self, video: torch.Tensor, mask: torch.Tensor, captions: Sequence[str] | str | None = None, *, method: str = "reconstruction",
-                weight: float = WEIGHT, seed: int = 0, progress: bool = False, **sampling) -> torch.Tensor:
+    def inpaint(self, video: torch.Tensor, mask: torch.Tensor, captions: Sequence[str] | str | None = None, *, method: str | None = None,
+                weight: float = WEIGHT, seed: int = 0, progress: bool | tqdm = False, **sampling) -> torch.Tensor:
         """Sample what is missing of clips: the frames or pixels where mask is 0. (N, C, T, H, W) in [0, 1] -> the same, unchanged where mask is 1.
 
         mask: bool, or 0 and 1, in a shape that broadcasts to (N, 1, T, H, W): 1 = given. captions: N, or one for all. method: "reconstruction", guidance by the gradient of
         the error at what is given, with this weight (w_r; `reconstruction_denoiser`), or "replacement", which is weight 0: what is given is only put in, freshly noised, at every step
-        (*Video Diffusion Models*, section 3.1). A mask that gives nothing samples as `sample` does with the same seed. Guidance costs about three network calls in place of one.
+        (*Video Diffusion Models*, section 3.1); a model of kind "interpolate" is told what is given, if it is whole frames, as it was "trained" to be (*Make-A-Video*, section 3.3). By default "trained" where there
+        is such, else "reconstruction". A mask that gives nothing samples as `sample` does with the same seed. Guidance costs about three network calls in place of one.
         Further keywords as for `sample`. ValueError for shapes, ranges, masks and methods that do not fit.
         """
         video = self._checked(video)
@@ -126,13 +137,15 @@ class Model:
         except RuntimeError as error:
             raise ValueError(f"mask has shape {tuple(mask.shape)}, which does not broadcast to {shape}: (N, 1, T, H, W) of the video.") from error
         cond, weight = self._conditions(captions, len(video)), self._weight(method, weight)
-        done = [self._completed(video[rows], mask[rows], rows, cond, weight, Sampling(**sampling), (seed,), advance)
+        if weight is None and not (mask.amin((3, 4)) == mask.amax((3, 4))).all():
+            raise ValueError(f"{self.name} was trained with whole frames given: for a mask over pixels use method='reconstruction'.")
+        done = [self._completed(video[rows], mask[rows], _samples(rows), _rows(cond, rows), weight, Sampling(**sampling), seed, advance)
                 for rows, advance in self._chunks(len(video), 1, sampling, progress)]
         return torch.cat(done)
 
     @torch.no_grad()
     def extend(self, video: torch.Tensor, num_frames: int, captions: Sequence[str] | str | None = None, *, overlap: int = 8, backward: bool = False,
-               method: str = "reconstruction", weight: float = WEIGHT, seed: int = 0, progress: bool = False, **sampling) -> torch.Tensor:
+               method: str | None = None, weight: float = WEIGHT, seed: int = 0, progress: bool | tqdm = False, **sampling) -> torch.Tensor:
         """Go on from clips (N, C, T, H, W) in [0, 1], T at least 1, to num_frames frames, those given included and unchanged: (N, C, num_frames, H, W).
 
         Block by block: the last `overlap` frames there are (fewer where there are fewer) are given, and the model completes them to a clip of its own length, as `inpaint`
@@ -146,7 +159,7 @@ class Model:
         if not 1 <= overlap < size:
             raise ValueError(f"overlap must be from 1 to {size - 1}, as {self.name} makes {size} frames at a time; got {overlap}.")
         if captions is not None:
-            captions = [str(Caption(parse(text).digits)) for text in ([captions] * n if isinstance(captions, str) else captions)]
+            captions = digits_of([captions] * n if isinstance(captions, str) else captions)
         cond, weight = self._conditions(captions, n), self._weight(method, weight)
         blocks, length = 0, given
         while length < num_frames:
@@ -161,7 +174,7 @@ class Model:
                 mask = torch.zeros(size, 1, 1, dtype=torch.bool)
                 place = slice(size - known, size) if backward else slice(known)
                 clip[:, :, place], mask[place] = context, True
-                clip = self._completed(clip, mask.expand(len(clip), 1, *clip.shape[2:]), rows, cond, weight, Sampling(**sampling), (seed, block), advance)
+                clip = self._completed(clip, mask.expand(len(clip), 1, *clip.shape[2:]), _samples(rows, block), _rows(cond, rows), weight, Sampling(**sampling), seed, advance)
                 new = clip[:, :, :size - known] if backward else clip[:, :, known:]
                 wanted = min(new.shape[2], num_frames - length)
                 frames.append(new[:, :, new.shape[2] - wanted:] if backward else new[:, :, :wanted])
@@ -172,7 +185,7 @@ class Model:
 
     @torch.no_grad()
     def super_resolve(self, video: torch.Tensor, captions: Sequence[str] | str | None = None, *, weight: float = DOWNSAMPLED_WEIGHT, seed: int = 0,
-                      progress: bool = False, **sampling) -> torch.Tensor:
+                      progress: bool | tqdm = False, **sampling) -> torch.Tensor:
         """Sample clips (N, C, T, H, W) in [0, 1] that look like `video` (N, C, T, H/k, W/k) when k x k pixels are averaged, with no training for it: reconstruction guidance where what is known is
         a differentiable downsample of the clip (*Video Diffusion Models*, section 3.1). captions, weight and further keywords: see `inpaint`, `sample`.
         """
@@ -187,45 +200,126 @@ class Model:
             def guide(denoise: Denoiser, observed: torch.Tensor = observed) -> Denoiser:
                 return reconstruction_denoiser(denoise, lambda x: F.avg_pool3d(x, (1, factor, factor)), observed, weight)
 
-            done.append(self._denoised(rows, video.shape[2], cond, Sampling(**sampling), seed, advance, guide=guide))
+            done.append(self._denoised(_samples(rows), video.shape[2], _rows(cond, rows), Sampling(**sampling), seed, advance, guide=guide))
         return torch.cat(done)
 
-    def _chunks(self, num: int, blocks: int, sampling: dict, progress: bool) -> Iterator[tuple[slice, Callable[[], object]]]:
-        """Which of `num` samples go through the network together, and what to call at each step of one progress bar over all `blocks` of all."""
-        chunk = CPU_CHUNK.get(self.kind, 8) if self.device.type == "cpu" else GPU_CHUNK
-        starts = range(0, num, chunk)
-        steps = sampling.get("steps") or self.recipe.sampling_steps
-        with tqdm(total=len(starts) * blocks * steps, desc="sampling", disable=not progress, leave=False) as bar:
-            for start in starts:
-                yield slice(start, min(start + chunk, num)), bar.update
+    @torch.no_grad()
+    def interpolate(self, keyframes: torch.Tensor, *, skip: int = 5, captions: Sequence[str] | str | None = None, seed: int = 0, progress: bool | tqdm = False,
+                    **sampling) -> torch.Tensor:
+        """The frames between keyframes (N, C, K, H, W) in [0, 1], `skip` apart in the result (N, C, skip * (K - 1) + 1, H, W), which has the keyframes unchanged
+        (*Make-A-Video*, section 3.3): in windows of the model's length with shared ends, so that 16 keyframes at skip 5 become 76 frames.
 
-    def _denoised(self, rows: slice, frames: int, cond: torch.Tensor | None, how: Sampling, seed: int, advance: Callable[[], object], block: tuple[int, ...] = (),
-                  known: Known | None = None, guide: Callable[[Denoiser], Denoiser] | None = None) -> torch.Tensor:
-        """Samples number rows.start to rows.stop, from noise of (seed, number, block) to data in [0, 1], on the CPU."""
-        generators = [generator(seed, i, 3, *block) for i in range(rows.start, rows.stop)]
-        z = randn_per_sample((self.sample_shape[0], frames, *self.sample_shape[2:]), generators).to(self.device)
+        fps, by default the recipe's: frames a second of the result. Other keywords: see `sample`; captions do little, as the model was trained without. ValueError for a model
+        of another kind, and for numbers that do not fit.
+        """
+        if self.kind != "interpolate":
+            raise ValueError(f"{self.name} was not trained to interpolate: load 'mav-interpolate', or use inpaint.")
+        keyframes = self._checked(keyframes)
+        clips, given = windows(keyframes, skip, self.sample_shape[1])
+        n, count = clips.shape[:2]
+        cond, flat = self._conditions(captions, n), clips.flatten(0, 1)
+        mask = given[:, None, None].expand(len(flat), 1, *flat.shape[2:])
+        done = [self._completed(flat[rows], mask[rows], [(i // count, i % count) for i, in _samples(rows)], _rows(None if cond is None else cond.repeat_interleave(count, dim=0), rows), None,
+                                Sampling(**sampling), seed, advance)
+                for rows, advance in self._chunks(len(flat), 1, sampling, progress)]
+        return join(torch.cat(done).unflatten(0, (n, count)))
+
+    @torch.no_grad()
+    def upsample(self, video: torch.Tensor, *, captions: Sequence[str] | str | None = None, share_noise: bool = True, augmentation: float = AUGMENTATION, seed: int = 0,
+                 progress: bool | tqdm = False, **sampling) -> torch.Tensor:
+        """Clips (N, C, T, H, W) in [0, 1] at twice the height and width, frame by frame (*Make-A-Video*, section 3.2).
+
+        share_noise: all frames of a clip start from the same noise, and get the same noise in each step, so that what does not move does not flicker. augmentation: standard
+        deviation, from 0 to 0.5, of noise that is put on `video` (in [-1, 1]), so that flaws of generated clips are not taken for detail. Of captions (N, or one for all) only the digits count.
+        Other keywords: see `sample`. ValueError for a model of another kind, and for what does not fit.
+        """
+        if self.kind != "upsample":
+            raise ValueError(f"{self.name} was not trained to make clips sharper: load 'mav-upsample', or use super_resolve.")
+        if not 0 <= augmentation <= MAX_AUGMENTATION:
+            raise ValueError(f"augmentation must be from 0 to {MAX_AUGMENTATION}, not {augmentation}.")
+        video = self._checked(video, (self.sample_shape[2] // 2, self.sample_shape[3] // 2))
+        n, frames = len(video), video.shape[2]
+        if captions is not None:
+            captions = digits_of([captions] * n if isinstance(captions, str) else captions)
+        cond, size = self._conditions(captions, n), self._chunk()
+        done = []
+        with self._bar(n * -(-frames // size), sampling, progress) as bar:
+            for i in range(n):
+                parts = []
+                for first in range(0, frames, size):
+                    part, sample = 2 * video[i:i + 1, :, first:first + size] - 1, (i,) if share_noise else (i, first)
+                    noise = randn_per_sample(part.shape[1:2] + ((1,) if share_noise else part.shape[2:3]) + part.shape[3:], [generator(seed, i, 6, *sample[1:])])
+                    level = torch.full((1,), float(augmentation))
+                    inputs = {"low_res": augment(part, level, noise).to(self.device), "augmentation": level.to(self.device)}
+                    parts.append(self._denoised([sample], part.shape[2], _rows(cond, slice(i, i + 1)), Sampling(**sampling), seed, bar.update, inputs=inputs, share_noise=share_noise))
+                done.append(torch.cat(parts, dim=2))
+        return torch.cat(done)
+
+    def network_steps(self, num: int, steps: int | None = None, frames: int | None = None) -> int:
+        """How many denoising steps, each of one batch, `num` samples take (of kind "upsample": clips of so many frames); what progress bars count."""
+        steps, size = steps or self.recipe.sampling_steps, self._chunk()
+        return steps * (num * -(-frames // size) if self.kind == "upsample" else -(-num // size))
+
+    def _chunk(self) -> int:
+        return CPU_CHUNK.get(self.kind, 8) if self.device.type == "cpu" else GPU_CHUNK.get(self.kind, 64)
+
+    @contextmanager
+    def _bar(self, batches: int, sampling: dict, progress: bool | tqdm) -> Iterator[tqdm]:
+        """One progress bar over the steps of so many batches, or the caller's own."""
+        if isinstance(progress, tqdm):
+            yield progress
+        else:
+            with tqdm(total=batches * (sampling.get("steps") or self.recipe.sampling_steps), desc="sampling", disable=not progress, leave=False) as bar:
+                yield bar
+
+    def _chunks(self, num: int, blocks: int, sampling: dict, progress: bool | tqdm) -> Iterator[tuple[slice, Callable[[], object]]]:
+        """Which of `num` samples go through the network together, and what to call at each step of one progress bar over all `blocks` of all."""
+        size = self._chunk()
+        with self._bar(-(-num // size) * blocks, sampling, progress) as bar:
+            for start in range(0, num, size):
+                yield slice(start, min(start + size, num)), bar.update
+
+    def _denoised(self, samples: Sequence[tuple[int, ...]], frames: int, cond: torch.Tensor | None, how: Sampling, seed: int, advance: Callable[[], object],
+                  known: Known | None = None, guide: Callable[[Denoiser], Denoiser] | None = None, inputs: dict[str, torch.Tensor] | None = None,
+                  share_noise: bool = False) -> torch.Tensor:
+        """Samples from noise to data in [0, 1], on the CPU. samples: the number of each, and what part of it this is, on which with the seed its noise depends; inputs: of the network."""
+        generators = [generator(seed, number, 3, *part) for number, *part in samples]
+        channels, _, height, width = self.sample_shape
+        z = randn_per_sample((channels, 1 if share_noise else frames, height, width), generators).to(self.device).expand(-1, -1, frames, -1, -1)
         scale = self.recipe.guidance_scale if how.guidance_scale is None else how.guidance_scale
-        denoise = guided_denoiser(self._run, None if cond is None else cond[rows], scale, self.prediction, how.guidance_rescale)
+        inputs = {**(inputs or {}), **self.frame_rate(how.fps, len(z))}
+        denoise = guided_denoiser(partial(self._run, **inputs), cond, scale, self.prediction, how.guidance_rescale)
         schedule = self.recipe.schedule
         log_snrs = schedule.log_snr(schedule.times(how.steps or self.recipe.sampling_steps))
         for state in sample_loop(denoise if guide is None else guide(denoise), z, log_snrs, generators, how.sampler or self.recipe.sampler,
-                                 how.eta, how.gamma, how.langevin, known=known):
+                                 how.eta, how.gamma, how.langevin, known=known, share_noise=share_noise):
             advance()
             if how.watch is not None:
                 how.watch(state)
         return ((state.z.clamp(-1, 1) + 1) / 2).float().cpu()
 
-    def _completed(self, video: torch.Tensor, mask: torch.Tensor, rows: slice, cond: torch.Tensor | None, weight: float, how: Sampling, seed: tuple[int, ...],
+    def _completed(self, video: torch.Tensor, mask: torch.Tensor, samples: Sequence[tuple[int, ...]], cond: torch.Tensor | None, weight: float | None, how: Sampling, seed: int,
                    advance: Callable[[], object]) -> torch.Tensor:
-        """video (B, C, T, H, W) in [0, 1], samples number rows.start to rows.stop, with what mask (B, 1, T, H, W) does not give sampled anew; seed: and the block."""
+        """video (B, C, T, H, W) in [0, 1] with what mask (B, 1, T, H, W) does not give sampled anew; samples: see `_denoised`; weight None: the network itself is told."""
         x, given = (2 * video - 1).to(self.device), mask.to(self.device)
-        known = Known(x, given, [generator(seed[0], i, 5, *seed[1:]) for i in range(rows.start, rows.stop)])
+        if weight is None:
+            clip = self._denoised(samples, video.shape[2], cond, how, seed, advance, inputs={"mask": given.float(), "given": x})
+            return torch.where(mask, video, clip)
+        known = Known(x, given, [generator(seed, number, 5, *part) for number, *part in samples])
 
         def guide(denoise: Denoiser) -> Denoiser:
             return reconstruction_denoiser(denoise, lambda x_hat: torch.where(given, x_hat, 0), torch.where(given, x, 0), weight, ~given)
 
-        clip = self._denoised(rows, video.shape[2], cond, how, seed[0], advance, seed[1:], known, guide if weight and given.any() else None)
+        clip = self._denoised(samples, video.shape[2], cond, how, seed, advance, known, guide if weight and given.any() else None)
         return torch.where(mask, video, clip)
+
+    def frame_rate(self, fps: float | None, num: int) -> dict[str, torch.Tensor]:
+        """The network's input fps (num,), by default the recipe's; none of a network that takes none. ValueError for fps that it does not take."""
+        if self.recipe.fps is None:
+            if fps is not None:
+                raise ValueError(f"{self.name} was trained at one frame rate: leave fps out.")
+            return {}
+        return {"fps": torch.full((num,), float(fps or self.recipe.fps), device=self.device)}
 
     def _conditions(self, captions: Sequence[str] | str | None, num: int) -> torch.Tensor | None:
         if captions is None:
@@ -237,8 +331,8 @@ class Model:
 
     def _checked(self, video: torch.Tensor, size: tuple[int, int] | None = None) -> torch.Tensor:
         """A clip or more as float32 on the CPU; ValueError for a model of images, another shape or values out of range."""
-        if self.kind == "image":
-            raise ValueError(f"{self.name} makes images: for clips take a video model.")
+        if self.kind == "image" or self.kind == "upsample" and size is None:
+            raise ValueError(f"{self.name} makes {'images' if self.kind == 'image' else 'clips sharper'}: for this take a video model.")
         channels, (height, width) = self.sample_shape[0], size or self.sample_shape[2:]
         if not isinstance(video, torch.Tensor) or video.dim() != 5 or video.shape[1] != channels or video.shape[3:] != (height, width) or not video.numel():
             raise ValueError(f"Expected clips as a tensor of shape (N, {channels}, T, {height}, {width}); got "
@@ -248,14 +342,29 @@ class Model:
             raise ValueError(f"Clips are in [0, 1]; got values from {video.min():.3g} to {video.max():.3g}. A dataset's video is in [-1, 1]: pass (video + 1) / 2.")
         return video
 
-    @staticmethod
-    def _weight(method: str, weight: float) -> float:
+    def _weight(self, method: str | None, weight: float) -> float | None:
+        """The weight of reconstruction guidance, 0 for replacement, None for a network that was trained to be told."""
+        if method is None:
+            method = "trained" if self.kind == "interpolate" else "reconstruction"
         if method not in METHODS:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}.")
+        if method == "trained":
+            if self.kind != "interpolate":
+                raise ValueError(f"{self.name} was not trained to be told what is given: use method 'reconstruction', or load 'mav-interpolate'.")
+            return None
         if not weight >= 0:
             raise ValueError(f"weight must be at least 0, not {weight}.")
         return weight if method == "reconstruction" else 0.0
 
-    def _run(self, z: torch.Tensor, log_snr: torch.Tensor, cond: torch.Tensor | None) -> torch.Tensor:
+    def _run(self, z: torch.Tensor, log_snr: torch.Tensor, cond: torch.Tensor | None, **inputs: torch.Tensor) -> torch.Tensor:
+        twice = {name: torch.cat([tensor] * (len(z) // len(tensor))) for name, tensor in inputs.items()}  # with classifier-free guidance z holds every clip twice
         with autocast(self.device, self.dtype):
-            return self.net(z, log_snr, cond).float()
+            return self.net(z, log_snr, cond, **twice).float()
+
+
+def _rows(cond: torch.Tensor | None, rows: slice) -> torch.Tensor | None:
+    return None if cond is None else cond[rows]
+
+
+def _samples(rows: slice, *part: int) -> list[tuple[int, ...]]:
+    return [(i, *part) for i in range(rows.start, rows.stop)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -51,22 +52,42 @@ def load_weights(path: Path, recipe: Recipe) -> tuple[UNet, dict]:
         raise WeightsError(f"{path.name} is damaged ({type(error).__name__}). {mend}") from error
     if not isinstance(saved, dict) or saved.get("format") != FORMAT or saved.get("name") != recipe.name:
         raise WeightsError(f"{path.name} does not hold weights of {recipe.name}. {mend}")
-    net = UNet(recipe.net)
+    net, weights = UNet(recipe.net), {key: tensor.float() for key, tensor in saved["weights"].items()}
+    if recipe.frozen is not None:
+        base = load_pretrained(recipe.frozen, "cpu").net
+        if saved.get("frozen") != _digest(base):
+            raise WeightsError(f"{path.name} was trained on other weights of {recipe.frozen} than those that are shipped. {mend}")
+        weights = {**base.state_dict(), **weights}
     try:
-        net.load_state_dict({key: tensor.float() for key, tensor in saved["weights"].items()})
+        net.load_state_dict(weights)
     except RuntimeError as error:
         raise WeightsError(f"{path.name} was made for another shape of {recipe.name}. {mend}") from error
     return net, json.loads(saved["provenance"])
 
 
 def save_weights(path: Path, recipe: Recipe, net: UNet, provenance: dict) -> None:
-    """Write `net` in float16 with its provenance, for `load_pretrained`; moved into place when whole."""
-    path = Path(path)
+    """Write `net` in float16 with its provenance, for `load_pretrained`; moved into place when whole. Of a recipe with frozen weights
+    only the others are written, with a digest of the frozen ones; ValueError if these are not what they were."""
+    path, weights, digest = Path(path), net.state_dict(), None
+    if recipe.frozen is not None:
+        base = load_pretrained(recipe.frozen, "cpu").net
+        digest, still = _digest(base), base.state_dict()
+        if moved := [name for name, tensor in still.items() if not torch.equal(tensor, weights[name].detach().float().cpu())]:
+            raise ValueError(f"{recipe.name} keeps the weights of {recipe.frozen}, but {moved[0]} differs from the shipped one.")
+        weights = {name: tensor for name, tensor in weights.items() if name not in still}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
-    torch.save({"format": FORMAT, "name": recipe.name, "provenance": json.dumps(provenance),
-                "weights": {key: tensor.detach().half().cpu() for key, tensor in net.state_dict().items()}}, temporary)
+    torch.save({"format": FORMAT, "name": recipe.name, "provenance": json.dumps(provenance), "frozen": digest,
+                "weights": {key: tensor.detach().half().cpu() for key, tensor in weights.items()}}, temporary)
     os.replace(temporary, path)
+
+
+def _digest(net: UNet) -> str:
+    """SHA-256 of a network's weights as they are shipped, in float16."""
+    digest = hashlib.sha256()
+    for tensor in net.state_dict().values():
+        digest.update(tensor.half().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def provenance(name: str, steps: int, samples: int, seconds: float, flops: float, seed: int, device: torch.device, precision: str) -> dict:

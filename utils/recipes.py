@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .data import MNIST, MovingMNIST
+from .data import FINE_FPS, FINE_SPEED, MNIST, MovingMNIST
 from .diffusion import PREDICTIONS
 from .runtime import BUDGETS
 from .schedule import CosineSchedule, LinearBetaSchedule, Schedule
 from .unet import UNetConfig
+
+KINDS = ("image", "video", "interpolate", "upsample")
+MNIST_SIZE = 28  # pixels: recipes of this size learn from single digits, all others from Moving MNIST
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class Recipe:
 
     sample_shape: (C, T, H, W). budgets: one Budget for each name in `runtime.BUDGETS`. num_images: independent images packed to each
     clip in training (*Video Diffusion Models*, section 4.3.1). null_probability: how often a caption is dropped in training, so that
-    the null condition is learnt (classifier-free guidance). guidance_scale, sampler, sampling_steps: the defaults in sampling.
+    the null condition is learnt (classifier-free guidance); 1: the model learns from clips without captions, and what it knows of captions is in the weights it starts from. guidance_scale, sampler, sampling_steps, fps: the defaults in sampling.
+    initial: a shipped model whose weights it starts from. frozen: a shipped model whose weights stay as they are, wherever this one has them.
+    frame_skips: from clips at FINE_FPS / k frames a second for each k; training moves from the first to the last (`frame_skip`), which is that of `fps`.
     """
 
     name: str
-    kind: str  # "image" | "video"
+    kind: str  # "image" | "video" | "interpolate" | "upsample"
     prediction: str  # "eps" | "x" | "v" | "flow"
     schedule: Schedule
     net: UNetConfig
@@ -47,6 +52,10 @@ class Recipe:
     guidance_scale: float = 1.0
     sampler: str = "ddim"
     sampling_steps: int = 32
+    initial: str | None = None
+    frozen: str | None = None
+    frame_skips: tuple[int, ...] = ()
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -54,16 +63,28 @@ class Recipe:
         if self.prediction == "eps" and self.schedule.log_snr(1.0) == -math.inf:
             raise ValueError("A schedule that ends in pure noise leaves a network with prediction='eps' nothing to infer the data from: "
                              "use prediction 'v', 'x' or 'flow'.")
-        if self.num_images < 0 or self.num_images and self.kind == "image":
-            raise ValueError(f"num_images is for clips, and at least 0; got {self.num_images} for kind {self.kind!r}.")
+        if self.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, not {self.kind!r}.")
+        if self.num_images < 0 or self.num_images and self.sample_shape[1] == 1:
+            raise ValueError(f"num_images is for clips, and at least 0; got {self.num_images} for samples of one frame.")
+        if bool(self.frame_skips) != self.net.frame_rate or self.net.frame_rate and self.fps is None:
+            raise ValueError("A network that takes frames a second needs frame_skips to learn from and fps to sample at, and no other does.")
 
     def dataset(self, split: str = "train", seed: int = 0, device: torch.device | str = "cpu",
                 num_frames: int | None = None) -> MNIST | MovingMNIST:
-        """The data that the recipe learns from; num_frames: clips of another length."""
-        if self.kind == "image":
+        """The data that the recipe learns from, where it has `fps` at that frame rate; num_frames: clips of another length."""
+        if self.sample_shape[-1] == MNIST_SIZE:
             return MNIST(split, seed, device=device)
+        clock = {"speed": FINE_SPEED, "frame_skip": round(FINE_FPS / self.fps)} if self.frame_skips else {}
         return MovingMNIST(split, seed, image_size=self.sample_shape[-1], num_frames=num_frames or self.sample_shape[1],
-                           captions=self.captions, device=device)
+                           captions=self.captions, device=device, **clock)
+
+    def frame_skip(self, progress: float, g: torch.Generator) -> int:
+        """The frame skip of a training step, of frame_skips: drawn about a centre that moves from the first to the last of them in the first half of training
+        (*Make-A-Video*, section 3.2: from high to low frame rates); progress from 0 to 1."""
+        centre = (len(self.frame_skips) - 1) * min(1.0, 2 * progress)
+        weights = torch.exp(-(torch.arange(len(self.frame_skips)) - centre).abs())
+        return self.frame_skips[int(torch.multinomial(weights, 1, generator=g))]
 
     def budget(self, name: str) -> Budget:
         """The budget of that name; ValueError for an unknown one."""
@@ -94,7 +115,25 @@ VDM_TEXT = Recipe(
 
 VDM = replace(VDM_TEXT, name="vdm", net=replace(VDM_TEXT.net, text_width=None), captions=None, null_probability=0.0, guidance_scale=1.0)
 
-RECIPES = {recipe.name: recipe for recipe in (MNIST_DDPM, MNIST_GUIDED, VDM, VDM_TEXT)}
+MAV_IMAGE = replace(VDM_TEXT, name="mav-image", kind="image", net=replace(VDM_TEXT.net, time=(False,) * 4), sample_shape=(1, 1, 32, 32), num_images=0,
+                    null_probability=0.2, sampler="ddim",
+                    budgets={"smoke": Budget(5, 8), "cpu": Budget(150, 16), "t4": Budget(20000, 64), "t4-long": Budget(60000, 64)})
+
+MAV = replace(MAV_IMAGE, name="mav", kind="video", net=replace(VDM_TEXT.net, pseudo_3d=True, frame_rate=True), sample_shape=(1, 16, 32, 32),
+              null_probability=1.0, sampler="ancestral", initial="mav-image", frozen="mav-image", frame_skips=(1, 2, 3, 4, 5), fps=6.0,
+              budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(12000, 16), "t4-long": Budget(36000, 16)})
+
+MAV_INTERPOLATE = replace(MAV, name="mav-interpolate", kind="interpolate", net=replace(MAV.net, conditioning="frames"), initial="mav", guidance_scale=1.0, sampler="ddim",
+                          frame_skips=(5, 4, 3, 2, 1), fps=30.0,
+                          budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(12000, 16), "t4-long": Budget(36000, 16)})
+
+MAV_UPSAMPLE = Recipe(  # of single frames
+    name="mav-upsample", kind="upsample", prediction="v", schedule=CosineSchedule(shift=-1.0),
+    net=UNetConfig(channels=(24, 48, 96), blocks=(1, 1, 1), space=(False, False, True), time=(False,) * 3, stem=2, text_width=32, conditioning="low_res"),
+    sample_shape=(1, 1, 64, 64), captions="digits", null_probability=0.5,
+    budgets={"smoke": Budget(3, 4), "cpu": Budget(100, 16), "t4": Budget(12000, 64), "t4-long": Budget(36000, 64)})
+
+RECIPES = {recipe.name: recipe for recipe in (MNIST_DDPM, MNIST_GUIDED, VDM, VDM_TEXT, MAV_IMAGE, MAV, MAV_INTERPOLATE, MAV_UPSAMPLE)}
 
 
 def recipe(name: str) -> Recipe:

@@ -102,14 +102,14 @@ def langevin_step(z: torch.Tensor, eps_hat: torch.Tensor, log_snr: torch.Tensor,
 
 def sample_loop(denoise: Denoiser, z: torch.Tensor, log_snrs: torch.Tensor, generators: Sequence[torch.Generator] | None = None,
                 sampler: str = "ddim", eta: float = 0.0, gamma: float = 0.1, langevin: float = 0.0, clip: bool = True,
-                known: Known | None = None) -> Iterator[SampleState]:
+                known: Known | None = None, share_noise: bool = False) -> Iterator[SampleState]:
     """Denoise z (B, ...) along log_snrs (steps + 1,), ascending, and yield a SampleState a step.
 
     sampler: "ddim" (eta from 0, deterministic, to 1), "ancestral" (gamma from 0, the lower variance, to 1, the upper) or "dpm++"
     (DPM-Solver++(2M), deterministic). langevin: delta of a Langevin corrector after each step, at the price of a second
     network call; 0 is none. generators: one for each of the B samples, wherever noise is drawn. clip: keep x_hat in [-1, 1]; the noise
     that it implies follows. The last step adds no noise and is of first order. known: data that is given; it is put into z, freshly noised, before every call of the
-    denoiser, and x_hat is what the denoiser says of it all the same. ValueError for an unknown sampler, a number out of its range or missing generators.
+    denoiser, and x_hat is what the denoiser says of it all the same. share_noise: all frames of a clip (B, C, T, H, W) get the same noise (the initial noise, z, is the caller's). ValueError for an unknown sampler, a number out of its range or missing generators.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}.")
@@ -126,7 +126,8 @@ def sample_loop(denoise: Denoiser, z: torch.Tensor, log_snrs: torch.Tensor, gene
         return x_hat.clamp(-1, 1) if clip else x_hat
 
     def draw() -> torch.Tensor:
-        return randn_per_sample(z.shape[1:], generators).to(z)
+        shape = (z.shape[1], 1, *z.shape[3:]) if share_noise else z.shape[1:]
+        return randn_per_sample(shape, generators).to(z).expand_as(z)
 
     def with_known(z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
         return z if known is None else known.put_into(z, log_snr)

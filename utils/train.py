@@ -24,18 +24,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 from tqdm import tqdm
 
 from .captions import tokenize
 from .cost import measure
-from .diffusion import loss_per_sample, q_sample
-from .model import Model
+from .data import FINE_FPS
+from .diffusion import augment, loss_per_sample, q_sample
+from .keyframes import sample_masks
+from .model import MAX_AUGMENTATION, Model
 from .pretrained import CHECKPOINTS, load_pretrained, provenance, save_weights
 from .recipes import RECIPES, Budget, Recipe, recipe as get_recipe
 from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device, precision_name
-from .unet import UNet
+from .unet import UNet, freeze, inflate, new_over_time
 
 FORMAT = "video-diffusion-training-1"
 IMAGES = 1_000_003  # added to the seed of the clips: the seed of the images that are packed to them
@@ -72,7 +75,8 @@ class EMA:
     def update(self, net: nn.Module) -> None:
         """Take one step towards the parameters of `net`."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), 1 - decay)
+        moving = [(mine, new) for mine, new in zip(self.net.parameters(), net.parameters()) if new.requires_grad]
+        torch._foreach_lerp_([mine for mine, _ in moving], [new for _, new in moving], 1 - decay)
         self.updates += 1
 
 
@@ -80,8 +84,8 @@ class Trainer:
     """A recipe in training: network, EMA, optimizer and step counter.
 
     budget: length of the run, over which the learning rate decays, and samples a step. device, amp: see `runtime`. seed: of
-    everything. initial: a trained model to start from instead of the seed's weights; it has every parameter of this recipe's network (those that it
-    has beyond are left out), else ValueError.
+    everything. initial: a trained model to start from instead of the recipe's `initial`, or the seed's weights; it has every parameter of this recipe's network but layers over time
+    and new inputs (those that it has beyond are left out), else ValueError. Weights of the recipe's `frozen` model stay as they are.
     """
 
     def __init__(self, recipe: Recipe, budget: Budget, device: str | torch.device | None = None, amp: str = "auto", seed: int = 0,
@@ -95,26 +99,26 @@ class Trainer:
             torch.manual_seed(seed)
             self.net = UNet(recipe.net)
         self.origin = None
+        if initial is None and recipe.initial is not None:
+            initial = load_pretrained(recipe.initial, "cpu")
         if initial is not None:
             self.origin = {**initial.provenance, "recipe": initial.name}
-            self._take(initial)
+            try:
+                inflate(self.net, initial.net)
+            except ValueError as error:
+                raise ValueError(f"{initial.name} does not fit {recipe.name}: {error}") from error
+        if recipe.frozen is not None:
+            freeze(self.net, new_over_time(self.net))
         self.net.to(self.device).train()
         self.ema = EMA(self.net, recipe.ema_decay)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
+        self.optimizer = torch.optim.Adam([p for p in self.net.parameters() if p.requires_grad], lr=recipe.learning_rate, betas=(0.9, 0.99))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.data = recipe.dataset("train", seed, device=self.device)
+        self.captions = None if recipe.null_probability == 1 else recipe.captions
+        self.data = dataclasses.replace(recipe, captions=self.captions).dataset("train", seed, self.device)
         self.images = recipe.dataset("train", seed + IMAGES, self.device, num_frames=1) if recipe.num_images else None
         self.bad_steps = 0
         self.trained_seconds = 0.0
         self.history: list[float] = []
-
-    def _take(self, initial: Model) -> None:
-        given, own = initial.net.state_dict(), self.net.state_dict()
-        unfit = [name for name, tensor in own.items() if name not in given or given[name].shape != tensor.shape]
-        if unfit:
-            raise ValueError(f"{initial.name} does not fit {self.recipe.name}: {len(unfit)} of {len(own)} parameters are missing or have "
-                             f"another shape, first {unfit[0]}.")
-        self.net.load_state_dict({name: given[name] for name in own})
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up over the first twentieth (at most 200 steps), then cosine decay to zero."""
@@ -130,8 +134,9 @@ class Trainer:
         noise level of its own (*Video Diffusion Models*, section 4.3.1; whether they share the clip's is not stated there).
         """
         r, num, k = self.recipe, self.budget.batch_size, self.recipe.num_images
-        batch = self.data.sample(num, index=step)
         g = generator(self.seed, step, 1)
+        skip = r.frame_skip(step / self.steps, g) if r.frame_skips else None
+        batch = (self.data if skip is None else self.data.at(skip)).sample(num, index=step)
         t = r.schedule.sample_t(num, g)
         keep = (torch.rand(num, generator=g) >= r.null_probability).float()
         x = batch.video
@@ -144,13 +149,28 @@ class Trainer:
         eps = torch.randn(x.shape, generator=on_device, device=self.device)
         log_snr = r.schedule.log_snr(t).float().to(self.device)
         z = q_sample(x, log_snr, eps)
+        inputs = self._inputs(x, skip, g, on_device)
         with autocast(self.device, self.dtype):
             cond = None
-            if r.captions is not None:
+            if self.captions is not None:
                 cond = self.net.encode(tokenize(batch.captions + (images.captions if k else [])).to(self.device))
                 cond = (self._pack(cond[:num], cond[num:]) if k else cond) * keep[..., None].to(self.device)
-            output = self.net(z, log_snr, cond, num_images=k)
+            output = self.net(z, log_snr, cond, num_images=k, **inputs)
         return loss_per_sample(output, x, eps, log_snr, r.prediction, r.min_snr).mean()
+
+    def _inputs(self, x: torch.Tensor, skip: int | None, g: torch.Generator, on_device: torch.Generator) -> dict[str, torch.Tensor]:
+        """What else the network is told of the clips x (B, C, T, H, W): frames a second; frames that are given; or the clips at half the size, with noise of a random strength."""
+        r, inputs = self.recipe, {}
+        if skip is not None:
+            inputs["fps"] = torch.full((len(x),), FINE_FPS / skip, device=self.device)
+        if r.net.conditioning == "frames":
+            inputs |= {"mask": sample_masks(len(x), x.shape[2], g).to(self.device).expand(-1, -1, -1, *x.shape[3:]), "given": x}
+        if r.net.conditioning == "low_res":
+            augmentation = (MAX_AUGMENTATION * torch.rand(len(x), generator=g)).to(self.device)
+            low_res = F.avg_pool3d(x, (1, 2, 2))
+            noise = torch.randn(low_res.shape, generator=on_device, device=self.device)
+            inputs |= {"low_res": augment(low_res, augmentation, noise), "augmentation": augmentation}
+        return inputs
 
     def _pack(self, clips: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """One row a clip (B, ...) and one an image (B*K, ...) to one a frame, (B, T + K, ...)."""
@@ -194,7 +214,8 @@ class Trainer:
 
     def provenance(self) -> dict:
         """Where the weights come from, with the FLOPs that were spent on them; "initial" is the same of the model they started from."""
-        flops = measure(self.recipe.net, self.recipe.sample_shape, self.recipe.num_images).flops * self.budget.batch_size * self.step
+        one = measure(self.recipe.net, self.recipe.sample_shape, self.recipe.num_images, self.recipe.frozen is not None)
+        flops = one.flops * self.budget.batch_size * self.step
         this_run = provenance(self.recipe.name, self.step, self.step * self.budget.batch_size, self.trained_seconds, flops, self.seed, self.device,
                               precision_name(self.dtype))
         return this_run if self.origin is None else {**this_run, "initial": self.origin}
