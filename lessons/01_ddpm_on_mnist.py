@@ -31,8 +31,8 @@
 # | 30 minutes | 25 minutes | 5 / 5 minutes |
 #
 # **The series:** **01 DDPM (you are here)** → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
-# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → 09 pseudo-3D layers →
-# 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up. Nothing comes before this lesson; you need Python and a
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) →
+# [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → 13 scaling up. Nothing comes before this lesson; you need Python and a
 # little PyTorch. Every symbol is explained where it first appears, and again in the [glossary](glossary.md).
 
 # %% [markdown]

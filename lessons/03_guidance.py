@@ -31,8 +31,8 @@
 # | 30 minutes | 30 minutes | 5 / 4 minutes |
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → **03 guidance (you are here)** → [04 Moving MNIST](04_moving_mnist.ipynb) → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
-# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → 09 pseudo-3D layers →
-# 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up. This lesson rests on
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) →
+# [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → 13 scaling up. This lesson rests on
 # [the loss](01_ddpm_on_mnist.ipynb#4.-Where-the-loss-comes-from) of lesson 01 and on [v-prediction](02_fast_samplers.ipynb#7.-What-should-the-network-say?-ε,-x-or-v),
 # [DDIM](02_fast_samplers.ipynb#5.-DDIM:-keep-the-noise-that-you-found) and [the score](02_fast_samplers.ipynb#4.-A-world-where-the-perfect-network-is-known) of lesson 02. Symbols: [glossary](glossary.md).
 

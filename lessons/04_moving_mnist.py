@@ -33,8 +33,8 @@
 # | 35 minutes | 25 minutes | 3 / 4 minutes |
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → **04 Moving MNIST (you are here)** → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
-# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → 09 pseudo-3D layers →
-# 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up. This lesson needs no diffusion. It goes on where
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) →
+# [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → 13 scaling up. This lesson needs no diffusion. It goes on where
 # [the kernel distance](01_ddpm_on_mnist.ipynb#9.-A-number,-with-a-floor-and-controls) of lesson 01 left off. Symbols: [glossary](glossary.md).
 
 # %% [markdown]

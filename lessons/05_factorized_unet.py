@@ -33,7 +33,7 @@
 # | 40 minutes | 30 minutes | 13 / 5 minutes (a smaller run) |
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → **05 the factorized 3D U-Net (you are here)** →
-# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → 09 pseudo-3D layers → 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up.
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) → [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → 13 scaling up.
 # This lesson rests on [the network](01_ddpm_on_mnist.ipynb#5.-The-network,-in-under-100-lines) of lesson 01 and [the clip as a tensor](04_moving_mnist.ipynb#1.-A-clip-is-a-tensor) of lesson 04. Symbols: [glossary](glossary.md).
 
 # %% [markdown]

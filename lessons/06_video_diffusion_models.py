@@ -31,7 +31,7 @@
 # | 20 minutes | 10 minutes | 15 / 5 minutes |
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) → **06 Video Diffusion Models (you are here)** →
-# [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → 09 pseudo-3D layers → 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up.
+# [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) → [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → 13 scaling up.
 # This lesson rests on lesson 01: [where the loss comes from](01_ddpm_on_mnist.ipynb#4.-Where-the-loss-comes-from), [the network](01_ddpm_on_mnist.ipynb#5.-The-network,-in-under-100-lines) and
 # [sampling](01_ddpm_on_mnist.ipynb#6.-Sampling:-walking-back); on [v-prediction](02_fast_samplers.ipynb#7.-What-should-the-network-say?-ε,-x-or-v) of lesson 02 and
 # [guidance](03_guidance.ipynb#4.-Where-guidance-comes-from) of lesson 03. Symbols: [glossary](glossary.md).

@@ -32,7 +32,7 @@
 # | 25 minutes | 20 minutes | 15 / 5 minutes (a smaller run) |
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
-# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → **07 joint training (you are here)** → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → 09 pseudo-3D layers → 10 Make-A-Video → 11 frame interpolation → 12 super-resolution → 13 scaling up.
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → **07 joint training (you are here)** → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) → [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → 13 scaling up.
 # This lesson rests on [attention over time](05_factorized_unet.ipynb#4.-Attention-over-time,-and-two-ways-to-get-it-wrong) and its probes (lesson 05). Symbols: [glossary](glossary.md).
 
 # %% [markdown]

@@ -19,15 +19,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .data import MNIST, DataError, MovingMNIST
-from .metrics import classify, digit_features, evaluate, kernel_distance, motion, named, obeyed
+from .data import MNIST, Batch, DataError, MovingMNIST
+from .metrics import classify, digit_features, evaluate, kernel_distance, kernel_distance_interval, motion, named, obeyed, read
 from .model import Model
 from .paths import Reading
 from .pretrained import available_models, load_pretrained
+from .recipes import MNIST_SIZE
 from .runtime import ASSETS, device_name, generator, precision_name
 from .tracker import TRUNCATION
 
 RESULTS = ASSETS / "results"
+OWN_TABLES = {"interpolate": "utils.interpolation", "upsample": "utils.super_resolution"}
 
 
 def evaluate_image(model: Model, num: int, seed: int, **options) -> dict[str, dict]:
@@ -41,6 +43,29 @@ def evaluate_image(model: Model, num: int, seed: int, **options) -> dict[str, di
     return {name: {"kernel_distance": round(kernel_distance(digit_features(images), features), 4),
                    "confident": round(float((classify(images).amax(1) > 0.9).float().mean()), 4),
                    **({} if labels is None else {key: round(value, 4) for key, value in named(images, labels).items()})} for name, images in rows.items()}
+
+
+def evaluate_frames(model: Model, num: int, seed: int, **options) -> dict[str, dict]:
+    """Frames of Moving MNIST of a text-to-image model, as clips of 16 frames in which nothing moves: how many show both digits of the caption, as the judge reads them, and the kernel
+    distance to `num` real frames in its features. Captions are of digits alone, and with directions, which no still frame can obey."""
+
+    def real(kind: str, stream: int) -> Batch:
+        return replace(model.recipe, captions=kind).dataset("test", 4 * seed + stream).sample(num)
+
+    def measured(images: torch.Tensor, captions: list[str] | None) -> dict:
+        reading = read(images.expand(-1, -1, 16, -1, -1))
+        obedience = {} if captions is None else {key: value for key, value in obeyed(reading, captions).items() if key.startswith("digits")}
+        return {**kernel_distance_interval(reading.features, reference), **obedience, "n": num}
+
+    reference = read(((real("digits", 1).video + 1) / 2).expand(-1, -1, 16, -1, -1)).features
+    rows = {}
+    for stream, kind in ((2, "digits"), (3, "motion")):
+        held_out = real(kind, stream)
+        shown = {"real held-out frames (floor)": (held_out.video + 1) / 2, model.name: model.sample(held_out.captions, seed=seed, **options)}
+        if kind == "digits":
+            shown["control: noise"] = torch.rand(held_out.video.shape, generator=generator(seed, 4))
+        rows[kind] = {name: {key: round(value, 4) for key, value in measured(images, held_out.captions).items()} for name, images in shown.items()}
+    return rows
 
 
 def evaluate_video(model: Model, num: int, seed: int, **options) -> dict[str, dict]:
@@ -133,9 +158,11 @@ class ResultRows:
 
 def evaluate_model(model: Model, num: int, seed: int = 0, **options) -> dict:
     """All numbers of a model with their circumstances, ready for JSON. options: those of `Model.sample` (steps, guidance_scale, ...)."""
-    start = time.monotonic()
-    rows = (evaluate_image if model.kind == "image" else evaluate_video)(model, num, seed, **options)
-    r = model.recipe
+    if model.kind in OWN_TABLES:
+        raise ValueError(f"{model.name} does not make clips from nothing: it is measured by `python -m {OWN_TABLES[model.kind]} {model.name}`.")
+    start, r = time.monotonic(), model.recipe
+    measures = evaluate_video if model.kind == "video" else evaluate_image if r.sample_shape[-1] == MNIST_SIZE else evaluate_frames
+    rows = measures(model, num, seed, **options)
     return {**circumstances(model, num, seed), "steps": options.get("steps") or r.sampling_steps, "sampler": r.sampler,
             "guidance_scale": r.guidance_scale if options.get("guidance_scale") is None else options["guidance_scale"],
             "seconds": round(time.monotonic() - start), "rows": rows}

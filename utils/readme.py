@@ -18,7 +18,7 @@ from .controls import spoiled
 from .data import MovingMNIST
 from .model import Model
 from .pretrained import load_pretrained
-from .recipes import RECIPES
+from .recipes import MNIST_SIZE, RECIPES
 from .runtime import ASSETS, ROOT, generator, outputs, randn_per_sample
 from .samplers import SAMPLERS, guided_denoiser, sample_loop
 
@@ -110,7 +110,13 @@ def results_table() -> str:
         lines += [f"**`{result['model']}`**: trained on {t['device']} ({t['precision']}), {t['steps']:,} steps, {t['samples']:,} samples, {t['seconds'] / 60:.0f} minutes, "
                   f"{t['flops']:.2g} FLOPs{_started_from(t)}. Measured on test digits, n = {result['n']} a row, {result['steps']} steps ({result['sampler']}), seed {result['seed']}"
                   + (f", guidance {result['guidance_scale']:g}." if RECIPES[result['model']].captions else "."), ""]
-        if RECIPES[result["model"]].kind == "video":
+        if RECIPES[result["model"]].kind == "image" and RECIPES[result["model"]].sample_shape[-1] != MNIST_SIZE:
+            for kind, rows in result["rows"].items():
+                lines += [{"motion": "Captions with directions, which a still frame cannot obey:", "digits": "Captions of digits alone:"}[kind], "",
+                          "| frames, as still clips | kernel distance (95% interval) | both digits as asked |", "|---|---|---|"]
+                lines += [f"| {name} | {row['kernel_distance']:.3f} ({row['kernel_distance_low']:.3f} to {row['kernel_distance_high']:.3f}) | {percent(row, 'digits')} |"
+                          for name, row in rows.items()] + [""]
+        elif RECIPES[result["model"]].kind == "video":
             for kind, rows in result["rows"].items():
                 lines += [{"motion": "Prompts of digits and directions:", "digits": "Prompts of digits alone:", "unconditional": "Without prompts:"}[kind], "", *video_rows(rows), ""]
         else:
@@ -188,6 +194,43 @@ def extension_table() -> str:
     return "\n".join(lines)
 
 
+def inflation_table() -> str:
+    """A network inflated from the image model against other ways to start, at equal FLOPs, as Markdown."""
+    rows = json.loads((RESULTS / "video-inflation.json").read_text())
+    levels = list(rows[0]["validation_loss"])
+    lines = [f"| {rows[0]['flops']:.1e} FLOPs each, {rows[0]['device']}, n = {rows[0]['n']} | clips seen | " + " | ".join(f"loss at {level}" for level in levels)
+             + " | both digits as asked | off the best path, pixels | frames that look like the digit |", "|---|" + "---|" * (len(levels) + 4)]
+    lines += [f"| {row['variant']} | {row['clips']:,} | " + " | ".join(f"{row['validation_loss'][level]:.3f}" for level in levels)
+              + f" | {row['digits']:.1%} | {row['rmse']:.2f} | {row['identity']:.1%} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _made_by(result: dict) -> str:
+    t = result["trained"]
+    return (f"**`{result['model']}`**: trained on {t['device']} ({t['precision']}), {t['steps']:,} steps, {t['samples']:,} samples, {t['seconds'] / 60:.0f} minutes, {t['flops']:.2g} FLOPs"
+            f"{_started_from(t)}. Measured on {result['split']} digits, n = {result['n']}, {result['steps']} steps, {result['device']}, seed {result['seed']}.")
+
+
+def interpolation_table() -> str:
+    """Frames between keyframes, as Markdown."""
+    result = json.loads((RESULTS / "mav-interpolate-frames.json").read_text())
+    lines = [_made_by(result), "", "| 16 keyframes to 76 frames | missing frames off by | judder | all keyframes there | kernel distance | off the best path, pixels | pixels a frame "
+             "| frames that look like the digit | both digits there |", "|---|---|---|---|---|---|---|---|---|"]
+    lines += [f"| {name} | {row['missed']:.3f} | {row['judder']:.2f} | {'yes' if row['keyframes'] else 'no'} | {row['kernel_distance']:.3f} | {row['rmse']:.2f} | {row['speed']:.2f} "
+              f"| {row['identity']:.1%} | {row['digits']:.1%} |" for name, row in result["rows"].items()]
+    return "\n".join(lines)
+
+
+def super_resolution_table() -> str:
+    """Clips at twice the size, as Markdown."""
+    result = json.loads((RESULTS / "mav-upsample-frames.json").read_text())
+    lines = [_made_by(result), "", "| 32 to 64 pixels | off by | averaged down again, off by | sharpness, real = 1 | change from frame to frame, real = 1 | flicker of a still clip | digits read at full size | their kernel distance |",
+             "|---|---|---|---|---|---|---|---|"]
+    lines += [f"| {name} | {row['missed']:.3f} | {row['again']:.3f} | {row['sharpness']:.2f} | {row['change']:.2f} | {row['flicker']:.4f} | {percent(row, 'digits')} | {row['kernel_distance']:.3f} |"
+              for name, row in result["rows"].items()]
+    return "\n".join(lines)
+
+
 def speed_table() -> str:
     """The video network beside public ones, as Markdown."""
     result = json.loads((RESULTS / "network-speed.json").read_text())
@@ -202,7 +245,8 @@ def speed_table() -> str:
 
 def with_tables(text: str) -> str:
     """README's text with the tables between its markers made anew."""
-    tables = {"results": results_table, "steps": steps_table, "guidance": guidance_table, "speed": speed_table, "shapes": shapes_table, "settings": settings_table, "joint": joint_table, "extension": extension_table}
+    tables = {"results": results_table, "steps": steps_table, "guidance": guidance_table, "speed": speed_table, "shapes": shapes_table, "settings": settings_table, "joint": joint_table, "extension": extension_table,
+              "inflation": inflation_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
     for name, make in tables.items():
         text, found = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, t=make(): f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
         if found != 1:
@@ -217,7 +261,7 @@ def main() -> None:
     if not parser.parse_args().tables:
         for figure in (denoising_gif, fast_samplers_gif, guidance_gif, controls_gif, text_to_video_gif):
             figure()
-        for name in ("05_who_sees_whom.gif", "07_packs.gif", "08_extension.gif"):
+        for name in ("05_who_sees_whom.gif", "07_packs.gif", "08_extension.gif", "09_PLACE", "10_make_a_video.gif", "11_PLACE", "12_pipeline.gif"):
             from_lesson(name)
     README.write_text(with_tables(README.read_text()))
 

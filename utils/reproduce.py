@@ -14,23 +14,26 @@ import sys
 import time
 from pathlib import Path
 
-from .recipes import RECIPES
+from .evaluate import OWN_TABLES
+from .recipes import MNIST_SIZE, RECIPES
 from .runtime import BUDGETS, ROOT
 
 
 def stages(budget: str, amp: str, num: int, out: Path) -> dict[str, list[str]]:
     """Each stage's name and command, in an order in which what is needed comes first."""
     commands = {}
-    for name in sorted(RECIPES, key=lambda name: RECIPES[name].kind != "video"):  # the dearest first
+    for name in sorted(RECIPES, key=lambda name: (RECIPES[name].initial is not None, RECIPES[name].kind != "video")):  # the dearest first, but nothing before what it starts from
+        kind = RECIPES[name].kind
         commands[f"train {name}"] = ["utils.train", name, "--budget", budget, "--amp", amp, "--out", str(out / name), "--resume", "--publish", "--record"]
-        commands[f"evaluate {name}"] = ["utils.evaluate", name, "--num", str(num), "--amp", amp]
-    for name, recipe in RECIPES.items():
-        if recipe.kind == "image":
-            commands[f"steps {name}"] = ["utils.sweep", "steps", name, "--num", str(num)]
-        if recipe.kind == "image" and recipe.captions:
+        commands[f"evaluate {name}"] = ([OWN_TABLES[kind], name, "--num", str(num // 8), "--amp", amp] if kind in OWN_TABLES
+                                        else ["utils.evaluate", name, "--num", str(num), "--amp", amp])
+    for name in (name for name, recipe in RECIPES.items() if recipe.sample_shape[-1] == MNIST_SIZE):
+        commands[f"steps {name}"] = ["utils.sweep", "steps", name, "--num", str(num)]
+        if RECIPES[name].captions:
             commands[f"guidance {name}"] = ["utils.sweep", "guidance", name, "--num", str(num)]
     commands["extension"] = ["utils.extension", "vdm-text", "--num", str(num // 4), "--amp", amp]
     commands["joint training"] = ["utils.compare", "joint", "--amp", amp, "--out", str(out / "joint")]
+    commands["inflation"] = ["utils.compare", "inflation", "--amp", amp, "--out", str(out / "inflation")]
     commands["tables"] = ["utils.readme", "--tables"]
     return commands
 
