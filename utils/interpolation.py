@@ -67,12 +67,13 @@ class Interpolations(ResultRows):
 
     def measure(self, clips: torch.Tensor) -> dict:
         """The numbers of clips (num, 1, FRAMES, 32, 32) in [0, 1]: how far the frames that were not given are from the real ones (missed, root mean square); judder, the spread over frames of
-        how much changes from one to the next, as a share of its mean (smooth motion: small); whether the keyframes are there; and, over windows of 16 frames, the kernel distance to real windows, how far
+        how much changes from one to the next, as a share of its mean (smooth motion: small); edges, the mean step from pixel to pixel of the missing frames as a share of real ones' (ghosts: small); whether the keyframes are there; and, over windows of 16 frames, the kernel distance to real windows, how far
         digits are off the best path in pixels, their speed, identity, and how many windows show both digits."""
         between = ~keyframe_mask(FRAMES, SKIP)
         change = clips.diff(dim=2).abs().mean((1, 3, 4))
         reading = read(self._windows(clips))
-        numbers = {"missed": float((clips - self.real)[:, :, between].square().mean().sqrt()), "judder": float((change.std(1) / change.mean(1)).mean()),
+        edges = [x[:, :, between].diff(dim=-1).abs().mean() for x in (clips, self.real)]
+        numbers = {"edges": float(edges[0] / edges[1]), "missed": float((clips - self.real)[:, :, between].square().mean().sqrt()), "judder": float((change.std(1) / change.mean(1)).mean()),
                    "keyframes": bool(torch.equal(clips[:, :, ::SKIP], self.keyframes)), **kernel_distance_interval(reading.features, self.reference), **motion(reading),
                    "digits": obeyed(reading, self.captions * 5)["digits"]}
         return {key: round(value, 4) if isinstance(value, float) else value for key, value in numbers.items()}

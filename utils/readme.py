@@ -214,9 +214,9 @@ def _made_by(result: dict) -> str:
 def interpolation_table() -> str:
     """Frames between keyframes, as Markdown."""
     result = json.loads((RESULTS / "mav-interpolate-frames.json").read_text())
-    lines = [_made_by(result), "", "| 16 keyframes to 76 frames | missing frames off by | judder | all keyframes there | kernel distance | off the best path, pixels | pixels a frame "
-             "| frames that look like the digit | both digits there |", "|---|---|---|---|---|---|---|---|---|"]
-    lines += [f"| {name} | {row['missed']:.3f} | {row['judder']:.2f} | {'yes' if row['keyframes'] else 'no'} | {row['kernel_distance']:.3f} | {row['rmse']:.2f} | {row['speed']:.2f} "
+    lines = [_made_by(result), "", "| 16 keyframes to 76 frames | missing frames off by | judder | edges, real = 1 | all keyframes there | kernel distance | off the best path, pixels | pixels a frame "
+             "| frames that look like the digit | both digits there |", "|---|---|---|---|---|---|---|---|---|---|"]
+    lines += [f"| {name} | {row['missed']:.3f} | {row['judder']:.2f} | {row['edges']:.2f} | {'yes' if row['keyframes'] else 'no'} | {row['kernel_distance']:.3f} | {row['rmse']:.2f} | {row['speed']:.2f} "
               f"| {row['identity']:.1%} | {row['digits']:.1%} |" for name, row in result["rows"].items()]
     return "\n".join(lines)
 
@@ -261,7 +261,7 @@ def main() -> None:
     if not parser.parse_args().tables:
         for figure in (denoising_gif, fast_samplers_gif, guidance_gif, controls_gif, text_to_video_gif):
             figure()
-        for name in ("05_who_sees_whom.gif", "07_packs.gif", "08_extension.gif", "09_PLACE", "10_make_a_video.gif", "11_PLACE", "12_pipeline.gif"):
+        for name in ("05_who_sees_whom.gif", "07_packs.gif", "08_extension.gif", "09_pseudo_3d.gif", "10_make_a_video.gif", "11_interpolation.gif", "12_pipeline.gif"):
             from_lesson(name)
     README.write_text(with_tables(README.read_text()))
 
