@@ -89,10 +89,10 @@ class _StepLoss(nn.Module):
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__()
-        self.net, self._loss = trainer.net, trainer.loss
+        self.net, self.trainer = trainer.net, trainer
 
     def forward(self, step: int, rows: slice) -> torch.Tensor:
-        return self._loss(step, rows)
+        return self.trainer.loss(step, rows)
 
 
 class Trainer:
