@@ -215,7 +215,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_a_run_that_stays_so_stops():
     run = trainer(steps=100)
     run.train_step()
     good = {key: tensor.clone() for key, tensor in run.net.state_dict().items()}
-    run.loss = lambda step: sum(p.sum() for p in run.net.parameters()) * math.nan
+    run.loss = lambda step, rows: sum(p.sum() for p in run.net.parameters()) * math.nan
     assert run.train_step().skipped
     assert all(torch.equal(good[key], tensor) for key, tensor in run.net.state_dict().items())
     with pytest.raises(TrainingError, match=f"{PATIENCE} steps in a row"):

@@ -97,10 +97,10 @@ class MNIST(Stream):
         images, self.digits = mnist(split)
         self.images, self.seed = images.to(device), seed
 
-    def sample(self, num: int, index: int | None = None) -> Batch:
-        """`num` images, video (num, 1, 1, 28, 28). `index` numbers the batch; without it, batches follow each other."""
+    def sample(self, num: int, index: int | None = None, rows: slice = slice(None)) -> Batch:
+        """`num` images, video (num, 1, 1, 28, 28). `index` numbers the batch; without it, batches follow each other. rows: make only these of the num."""
         g = self._generator(index)
-        chosen = torch.randint(len(self.images), (num,), generator=g)
+        chosen = torch.randint(len(self.images), (num,), generator=g)[rows]
         video = self.images[chosen.to(self.images.device)].float() / 127.5 - 1
         labels = self.digits[chosen]
         return Batch(rearrange(video, "b h w -> b 1 1 h w"), labels[:, None], captions=[str(int(d)) for d in labels])
@@ -137,15 +137,15 @@ class MovingMNIST(Stream):
         self.seed, self.image_size, self.num_frames, self.num_digits = seed, image_size, num_frames, num_digits
         self.frame_skip, self.captions, self.speed = frame_skip, captions, speed
 
-    def sample(self, num: int, index: int | None = None) -> Batch:
-        """`num` clips as a Batch. `index` numbers the batch; without it, batches follow each other."""
+    def sample(self, num: int, index: int | None = None, rows: slice = slice(None)) -> Batch:
+        """`num` clips as a Batch. `index` numbers the batch; without it, batches follow each other. rows: make only these of the num."""
         if num < 1:
             raise ValueError(f"num must be at least 1, not {num}.")
         g = self._generator(index)
         chosen = torch.randint(len(self.images), (num, self.num_digits), generator=g)
         start, angle = starts(num, self.num_digits, g)
         with_motion = {"digits": torch.zeros(num), "motion": torch.ones(num), "mixed": torch.rand(num, generator=g).round()}.get(self.captions)
-        return self._batch(chosen, start, angle, with_motion)
+        return self._batch(chosen[rows], start[rows], angle[rows], None if with_motion is None else with_motion[rows])
 
     def at(self, frame_skip: int) -> MovingMNIST:
         """The same clips with another frame_skip: batch `index` has the same digits, which set off from the same places."""

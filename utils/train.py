@@ -1,9 +1,10 @@
 """The training loop, as a generator: EMA, clipping, mixed precision, checkpoints that resume bit for bit.
 
     python -m utils.train vdm-text --budget t4 --amp fp16 --out runs/vdm-text [--resume]
+    torchrun --nproc_per_node=4 -m utils.train vdm-text --budget t4-long --out runs/vdm-text [--resume]
 
 Everything random in step k is drawn from generators seeded with (seed, k), so nothing but the tensors has to be saved for
-a killed run to go on as if it had never stopped.
+a killed run to go on as if it had never stopped. Of several processes each makes its own rows of the same batch, so their number changes nothing but rounding.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from .captions import tokenize
@@ -36,9 +38,11 @@ from .diffusion import augment, loss_per_sample, q_sample
 from .keyframes import sample_masks
 from .model import MAX_AUGMENTATION, Model
 from .pretrained import CHECKPOINTS, load_pretrained, provenance, save_weights
+from .processes import ALONE, Processes, join, telling_of_lost_processes
 from .recipes import RECIPES, Budget, Recipe, recipe as get_recipe
 from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device, precision_name
 from .unet import UNet, freeze, inflate, new_over_time
+from .video_folder import VideoFolder
 
 FORMAT = "video-diffusion-training-1"
 IMAGES = 1_000_003  # added to the seed of the clips: the seed of the images that are packed to them
@@ -80,17 +84,31 @@ class EMA:
         self.updates += 1
 
 
+class _StepLoss(nn.Module):
+    """A trainer's loss as the forward pass of a module, so that `DistributedDataParallel` sees all parameters that it depends on."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        super().__init__()
+        self.net, self.trainer = trainer.net, trainer
+
+    def forward(self, step: int, rows: slice) -> torch.Tensor:
+        return self.trainer.loss(step, rows)
+
+
 class Trainer:
     """A recipe in training: network, EMA, optimizer and step counter.
 
     budget: length of the run, over which the learning rate decays, and samples a step. device, amp: see `runtime`. seed: of
     everything. initial: a trained model to start from instead of the recipe's `initial`, or the seed's weights; it has every parameter of this recipe's network but layers over time
     and new inputs (those that it has beyond are left out), else ValueError. Weights of the recipe's `frozen` model stay as they are.
+    clips: a `VideoFolder` to learn from, made for a number of frames, in place of the recipe's data. processes: this one's place among several that train together. parts: gradients of so many
+    parts of a batch are added up before a step, so that a batch may be larger than memory. recompute: save memory, for about a third more time (`UNet.recompute`).
     """
 
     def __init__(self, recipe: Recipe, budget: Budget, device: str | torch.device | None = None, amp: str = "auto", seed: int = 0,
-                 initial: Model | None = None) -> None:
+                 initial: Model | None = None, clips: Callable[[int], VideoFolder] | None = None, processes: Processes = ALONE, parts: int = 1, recompute: bool = False) -> None:
         self.recipe, self.budget, self.steps, self.seed, self.step = recipe, budget, budget.steps, seed, 0
+        self.processes, self.shares, self.whole = processes, processes.shares(budget.batch_size, parts), True
         self.device = pick_device(device)
         self.dtype = amp_dtype(self.device, amp)
         if self.device.type == "cuda":
@@ -98,6 +116,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = UNet(recipe.net)
+        self.net.recompute = recompute
         self.origin = None
         if initial is None and recipe.initial is not None:
             initial = load_pretrained(recipe.initial, "cpu")
@@ -114,11 +133,27 @@ class Trainer:
         self.optimizer = torch.optim.Adam([p for p in self.net.parameters() if p.requires_grad], lr=recipe.learning_rate, betas=(0.9, 0.99))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.captions = None if recipe.null_probability == 1 else recipe.captions
-        self.data = dataclasses.replace(recipe, captions=self.captions).dataset("train", seed, self.device)
-        self.images = recipe.dataset("train", seed + IMAGES, self.device, num_frames=1) if recipe.num_images else None
+        self.data, self.images = self._data(clips)
+        self.module = _StepLoss(self)
+        if processes.size > 1:
+            self.module = DistributedDataParallel(self.module, device_ids=[self.device] if self.device.type == "cuda" else None)
         self.bad_steps = 0
         self.trained_seconds = 0.0
         self.history: list[float] = []
+
+    def _data(self, clips: Callable[[int], VideoFolder] | None) -> tuple:
+        """What clips, and what images to pack to them, are drawn from; ValueError for a folder that the recipe cannot learn from."""
+        r = dataclasses.replace(self.recipe, captions=self.captions)
+        if clips is None:
+            return r.dataset("train", self.seed, self.device), r.dataset("train", self.seed + IMAGES, self.device, num_frames=1) if r.num_images else None
+        data = clips(r.sample_shape[1])
+        if self.captions is not None and data.texts is None:
+            raise ValueError(f"{r.name} learns from captions, and the folder has none: write a captions.csv (file,caption), or train a recipe without captions, such as vdm.")
+        if r.frame_skips:
+            raise ValueError(f"{r.name} learns from several frame rates, which a folder of clips does not have: train another recipe.")
+        if data.texts is not None and self.captions is not None:
+            tokenize(data.texts)  # a caption outside the grammar is found out now
+        return data, clips(1) if r.num_images else None
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up over the first twentieth (at most 200 steps), then cosine decay to zero."""
@@ -127,48 +162,50 @@ class Trainer:
             return self.recipe.learning_rate * (step + 1) / warmup
         return self.recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
 
-    def loss(self, step: int) -> torch.Tensor:
-        """The mean loss of batch number `step`, as a scalar tensor with a graph.
+    def loss(self, step: int, rows: slice = slice(None)) -> torch.Tensor:
+        """The mean loss of batch number `step`, or of some of its rows, as a scalar tensor with a graph.
 
         With `num_images` = K in the recipe each clip is followed by K images: first frames of other clips, each with a caption and a
         noise level of its own (*Video Diffusion Models*, section 4.3.1; whether they share the clip's is not stated there).
         """
         r, num, k = self.recipe, self.budget.batch_size, self.recipe.num_images
+        start, stop, _ = rows.indices(num)
+        of_images = slice(start * k, stop * k)
         g = generator(self.seed, step, 1)
         skip = r.frame_skip(step / self.steps, g) if r.frame_skips else None
-        batch = (self.data if skip is None else self.data.at(skip)).sample(num, index=step)
-        t = r.schedule.sample_t(num, g)
-        keep = (torch.rand(num, generator=g) >= r.null_probability).float()
+        batch = (self.data if skip is None else self.data.at(skip)).sample(num, index=step, rows=rows)
+        t = r.schedule.sample_t(num, g)[rows]
+        keep = (torch.rand(num, generator=g) >= r.null_probability)[rows].float()
         x = batch.video
         if k:
-            images = self.images.sample(num * k, index=step)
-            t = self._pack(t, r.schedule.sample_t(num * k, g))  # (B, T + K), as everything that follows
-            keep = self._pack(keep, (torch.rand(num * k, generator=g) >= r.null_probability).float())
+            images = self.images.sample(num * k, index=step, rows=of_images)
+            t = self._pack(t, r.schedule.sample_t(num * k, g)[of_images])  # (B, T + K), as everything that follows
+            keep = self._pack(keep, (torch.rand(num * k, generator=g) >= r.null_probability)[of_images].float())
             x = torch.cat([x, rearrange(images.video, "(b k) c 1 h w -> b c k h w", k=k)], dim=2)
         on_device = generator(self.seed, step, 2, device=self.device)
-        eps = torch.randn(x.shape, generator=on_device, device=self.device)
+        eps = torch.randn((num, *x.shape[1:]), generator=on_device, device=self.device)[rows]
         log_snr = r.schedule.log_snr(t).float().to(self.device)
         z = q_sample(x, log_snr, eps)
-        inputs = self._inputs(x, skip, g, on_device)
+        inputs = self._inputs(x, skip, g, on_device, rows)
         with autocast(self.device, self.dtype):
             cond = None
             if self.captions is not None:
                 cond = self.net.encode(tokenize(batch.captions + (images.captions if k else [])).to(self.device))
-                cond = (self._pack(cond[:num], cond[num:]) if k else cond) * keep[..., None].to(self.device)
+                cond = (self._pack(cond[:len(x)], cond[len(x):]) if k else cond) * keep[..., None].to(self.device)
             output = self.net(z, log_snr, cond, num_images=k, **inputs)
         return loss_per_sample(output, x, eps, log_snr, r.prediction, r.min_snr).mean()
 
-    def _inputs(self, x: torch.Tensor, skip: int | None, g: torch.Generator, on_device: torch.Generator) -> dict[str, torch.Tensor]:
+    def _inputs(self, x: torch.Tensor, skip: int | None, g: torch.Generator, on_device: torch.Generator, rows: slice) -> dict[str, torch.Tensor]:
         """What else the network is told of the clips x (B, C, T, H, W): frames a second; frames that are given; or the clips at half the size, with noise of a random strength."""
-        r, inputs = self.recipe, {}
+        r, num, inputs = self.recipe, self.budget.batch_size, {}
         if skip is not None:
             inputs["fps"] = torch.full((len(x),), FINE_FPS / skip, device=self.device)
         if r.net.conditioning == "frames":
-            inputs |= {"mask": sample_masks(len(x), x.shape[2], g).to(self.device).expand(-1, -1, -1, *x.shape[3:]), "given": x}
+            inputs |= {"mask": sample_masks(num, x.shape[2], g)[rows].to(self.device).expand(-1, -1, -1, *x.shape[3:]), "given": x}
         if r.net.conditioning == "low_res":
-            augmentation = (MAX_AUGMENTATION * torch.rand(len(x), generator=g)).to(self.device)
+            augmentation = (MAX_AUGMENTATION * torch.rand(num, generator=g))[rows].to(self.device)
             low_res = F.avg_pool3d(x, (1, 2, 2))
-            noise = torch.randn(low_res.shape, generator=on_device, device=self.device)
+            noise = torch.randn((num, *low_res.shape[1:]), generator=on_device, device=self.device)[rows]
             inputs |= {"low_res": augment(low_res, augmentation, noise), "augmentation": augmentation}
         return inputs
 
@@ -182,16 +219,24 @@ class Trainer:
         start = time.perf_counter()
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
-        loss = self.loss(self.step)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        total = torch.zeros((), device=self.device)
+        for rows in self.shares:
+            waiting = self.processes.size > 1 and rows is not self.shares[-1]  # gradients travel once a step
+            with self.module.no_sync() if waiting else contextlib.nullcontext():
+                loss = self.module(self.step, rows) / len(self.shares)
+                with telling_of_lost_processes() if self.processes.size > 1 else contextlib.nullcontext():
+                    self.scaler.scale(loss).backward()
+            total += loss.detach()
+        loss = self.processes.mean(total)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
+        self.whole = False  # from here to the end of the step, weights and counters do not belong together
         if finite or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)  # a scaler skips a step that is not finite by itself
         self.scaler.update()
-        if finite:
+        if finite and self.processes.first:
             self.ema.update(self.net)
         self.bad_steps = 0 if finite else self.bad_steps + 1
         if self.bad_steps >= PATIENCE:
@@ -200,7 +245,8 @@ class Trainer:
         self.step += 1
         seconds = time.perf_counter() - start
         self.trained_seconds += seconds
-        self.history.append(float(loss.detach()))
+        self.history.append(float(loss))
+        self.whole = True
         return Progress(self.step, self.steps, self.history[-1], seconds, skipped=not finite)
 
     def run(self) -> Iterator[Progress]:
@@ -218,6 +264,8 @@ class Trainer:
         flops = one.flops * self.budget.batch_size * self.step
         this_run = provenance(self.recipe.name, self.step, self.step * self.budget.batch_size, self.trained_seconds, flops, self.seed, self.device,
                               precision_name(self.dtype))
+        if self.processes.size > 1:
+            this_run["device"] = f"{self.processes.size} x {this_run['device']}"
         return this_run if self.origin is None else {**this_run, "initial": self.origin}
 
     def fingerprint(self) -> str:
@@ -257,6 +305,7 @@ class Trainer:
         self.ema.net.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        self.whole = True
         self.ema.updates, self.step, self.bad_steps = state["ema_updates"], state["step"], state["bad_steps"]
         self.trained_seconds, self.history = state["trained_seconds"], list(state["history"])
 
@@ -301,6 +350,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--initial", metavar="MODEL", help="a shipped model whose weights to start from")
     parser.add_argument("--out", type=Path, help="folder for the checkpoint and the weights (default: runs/RECIPE)")
+    parser.add_argument("--clips", type=Path, metavar="FOLDER", help="learn from a folder of GIF or MP4 clips (captions.csv: file,caption) instead of the recipe's data")
+    parser.add_argument("--parts", type=int, default=1, help="add up the gradients of so many parts of a batch before each step: for batches larger than memory")
+    parser.add_argument("--recompute", action="store_true", help="keep no activations inside stages, compute them anew: less memory, about a third more time")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, if there is one")
     parser.add_argument("--checkpoint-seconds", type=float, default=60, help="how often to write a checkpoint")
     parser.add_argument("--publish", action="store_true", help="copy the finished weights to assets/checkpoints")
@@ -312,9 +364,13 @@ def main(argv: list[str] | None = None) -> int:
         budget = recipe.budget(name)
         budget = Budget(a.steps or budget.steps, a.batch_size or budget.batch_size)
         out = a.out or Path("runs") / recipe.name
-        with alone(out):
-            trainer = Trainer(recipe, budget, a.device, a.amp, a.seed, None if a.initial is None else load_pretrained(a.initial, "cpu"))
-            if _run(trainer, out, a.minutes, a.resume, a.checkpoint_seconds):
+        if a.record and (a.steps or a.batch_size):
+            raise ValueError(f"--record keeps the curve of the budget {name} as it is: leave --steps and --batch-size out.")
+        initial = None if a.initial is None else load_pretrained(a.initial, "cpu")
+        with join(a.device) as (processes, device), alone(out) if processes.first else contextlib.nullcontext():
+            clips = None if a.clips is None else lambda num_frames: VideoFolder(a.clips, recipe.sample_shape[-1], num_frames, recipe.sample_shape[0], seed=a.seed, device=device)
+            trainer = Trainer(recipe, budget, device, a.amp, a.seed, initial, clips, processes, a.parts, a.recompute)
+            if _run(trainer, out, a.minutes, a.resume, a.checkpoint_seconds) and processes.first:
                 _export(trainer, out, a.publish, name if a.record else None)
     except KeyboardInterrupt:
         print("stopped; the checkpoint is written: go on with the same command and --resume", file=sys.stderr)
@@ -342,17 +398,20 @@ def alone(out: Path) -> Iterator[None]:
 
 
 def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, checkpoint_seconds: float) -> bool:
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists() and not resume:
+    checkpoint, processes = out / "checkpoint.pt", trainer.processes
+    there = checkpoint.exists()
+    processes.mean(torch.zeros((), device=trainer.device))  # all have looked before one writes
+    if there and not resume:
         raise CheckpointError(f"{checkpoint} exists: pass --resume to go on from it, or choose another --out.")
-    if checkpoint.exists():
+    if there:
         trainer.load(checkpoint)
-        print(f"resumed at step {trainer.step} of {trainer.steps}")
-    else:
+        if processes.first:
+            print(f"resumed at step {trainer.step} of {trainer.steps}")
+    elif processes.first:
         trainer.save(checkpoint)  # a folder that cannot be written is found out now, not after an hour
     start = saved = time.monotonic()
     average = None
-    bar = tqdm(total=trainer.steps, initial=trainer.step, desc=trainer.recipe.name, mininterval=1)
+    bar = tqdm(total=trainer.steps, initial=trainer.step, desc=trainer.recipe.name, mininterval=1, disable=not processes.first)
     try:
         for progress in trainer.run():
             if not progress.skipped:
@@ -360,16 +419,16 @@ def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, check
             bar.update()
             bar.set_postfix(loss="-" if average is None else f"{average:.4f}", refresh=False)
             now = time.monotonic()
-            if now - saved > checkpoint_seconds:
+            if processes.first and now - saved > checkpoint_seconds:
                 trainer.save(checkpoint)
                 saved = now
-            if minutes is not None and now - start > 60 * minutes:
+            if minutes is not None and processes.mean(torch.tensor(float(now - start > 60 * minutes), device=trainer.device)) > 0:  # all stop together
                 break
     finally:
         bar.close()
-        if trainer.bad_steps == 0:  # also on Ctrl-C; a run that has gone wrong keeps its last good checkpoint
+        if processes.first and trainer.bad_steps == 0 and trainer.whole:  # also on Ctrl-C; a run that has gone wrong keeps its last good checkpoint
             trainer.save(checkpoint)
-    if trainer.step < trainer.steps:
+    if trainer.step < trainer.steps and processes.first:
         print(f"stopped at step {trainer.step} of {trainer.steps}; go on with the same command and --resume")
     return trainer.step == trainer.steps
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from .captions import TextEncoder
 from .layers import (Convolution, ResidualBlock, ScalarEmbedding, SpatialAttention, TemporalAttention, TemporalConvolution, Upsample, group_norm,
@@ -81,6 +82,7 @@ class UNet(nn.Module):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
+        self.recompute = False  # in training: keep no activations inside stages, and compute them anew for the backward pass (arXiv 1604.06174)
         widths, patch = config.channels, config.in_channels * config.stem**2
         self.text = TextEncoder(config.text_width, config.embed_dim) if config.text_width else None
         self.log_snr = ScalarEmbedding(config.embed_dim, -20, 20)
@@ -143,17 +145,22 @@ class UNet(nn.Module):
         skips = []
         for level in self.down:
             for stage in level["stages"]:
-                x = stage(x, embedding, t, attended, num_images)
+                x = self._through(stage, x, embedding, t, attended, num_images)
                 skips.append(x)
             x = x if level["resample"] is None else level["resample"](x, t, num_images)
         for stage in self.middle:
-            x = stage(x, embedding, t, attended, num_images)
+            x = self._through(stage, x, embedding, t, attended, num_images)
         for level in self.up:
             for stage in level["stages"]:
-                x = stage(torch.cat([x, skips.pop()], dim=1), embedding, t, attended, num_images)
+                x = self._through(stage, torch.cat([x, skips.pop()], dim=1), embedding, t, attended, num_images)
             x = x if level["resample"] is None else level["resample"](x, t, num_images)
         x = self.last(F.silu(self.norm(x)), t, num_images)
         return rearrange(x, "(b t) (c p q) h w -> b c t (h p) (w q)", b=b, p=c.stem, q=c.stem)
+
+    def _through(self, stage: Stage, *inputs) -> torch.Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(stage, *inputs, use_reentrant=False)
+        return stage(*inputs)
 
     def _patches(self, video: torch.Tensor) -> torch.Tensor:
         return rearrange(video, "b c t (h p) (w q) -> (b t) (c p q) h w", p=self.config.stem, q=self.config.stem)

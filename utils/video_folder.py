@@ -114,16 +114,16 @@ class VideoFolder(Stream):
             lines.append(f"  and {len(self.skipped) - LISTED} more")
         return "\n".join([f"\nSkipped {len(self.skipped)}:", *lines])
 
-    def sample(self, num: int, index: int | None = None) -> Batch:
+    def sample(self, num: int, index: int | None = None, rows: slice = slice(None)) -> Batch:
         """`num` stretches of num_frames frames, video (num, C, T, H, W): a clip, then its first frame, each drawn evenly.
 
-        `index` numbers the batch; without it, batches follow each other.
+        `index` numbers the batch; without it, batches follow each other. rows: make only these of the num.
         """
         if num < 1:
             raise ValueError(f"num must be at least 1, not {num}.")
         g = self._generator(index)
-        chosen = torch.randint(len(self), (num,), generator=g).tolist()
-        place = torch.rand(num, generator=g, dtype=torch.float64).tolist()  # in [0, 1) of the possible starts
+        chosen = torch.randint(len(self), (num,), generator=g)[rows].tolist()
+        place = torch.rand(num, generator=g, dtype=torch.float64)[rows].tolist()  # in [0, 1) of the possible starts
         windows = []
         for i, share in zip(chosen, place):
             start = int(share * (self.clips[i].shape[1] - self.num_frames + 1))
