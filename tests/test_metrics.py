@@ -15,8 +15,9 @@ from utils.data import MNIST, DataError, MovingMNIST
 from utils.evaluate import evaluate_model
 from utils.metrics import FLOOR, check_clips, classify, direction_confusion, digit_features, entropy, evaluate, frechet_distance, kernel_distance, kernel_distance_interval, memorised, obeyed, \
     precision_recall
-from utils.paths import Reading
 from utils.model import Model
+from utils.paths import Reading
+from utils.pretrained import load_pretrained
 from utils.recipes import MNIST_DDPM, MNIST_GUIDED, VDM_TEXT
 from utils.runtime import generator
 from utils.unet import UNet, UNetConfig, randomize
@@ -138,6 +139,28 @@ def test_obedience_counts_what_a_hand_would_count():
         obeyed(seen, asked[:3])
     with pytest.raises(ValueError, match="two digits"):
         obeyed(seen, ["3", "4 and 4", "1 and 2", "5 and 6"])
+
+
+def test_chance_of_directions_is_what_shuffled_captions_get():
+    """A quarter where the two digits differ; more where they are the same digit, as the better of two orders counts. Real clips score 1, and their chance is no higher for it."""
+    apart, same = ["3 moving up and 7 moving left", "1 moving down and 0 moving right"] * 40, ["3 moving up and 3 moving left"] * 80
+    angles = torch.rand(80, 2, generator=generator(5)) * 360
+    chance = [obeyed(reading(digits, angles.tolist()), captions)["directions_chance"] for digits, captions in (([[3, 7], [1, 0]] * 40, apart), ([[3, 3]] * 80, same))]
+    assert abs(chance[0] - 0.25) < 0.06 and chance[1] > chance[0] + 0.08
+    real = MovingMNIST("test", 5, captions="motion").sample(64)
+    numbers = obeyed(metrics.read((real.video + 1) / 2), real.captions)
+    assert numbers["directions"] > 0.95 and abs(numbers["directions_chance"] - 0.25) < 0.04
+
+
+def test_frames_of_a_text_to_image_model_are_read_as_still_clips(monkeypatch):
+    model = load_pretrained("mav-image", device="cpu")
+    rows = evaluate_model(model, 16, steps=2)["rows"]
+    assert list(rows) == ["digits", "motion"] and list(rows["digits"]) == ["real held-out frames (floor)", "mav-image", "control: noise"]
+    assert rows["digits"]["real held-out frames (floor)"]["digits"] > 0.7 > rows["digits"]["control: noise"]["digits"]
+    assert rows["digits"]["control: noise"]["kernel_distance_low"] > rows["digits"]["real held-out frames (floor)"]["kernel_distance"]
+    for name, command in (("mav-interpolate", "utils.interpolation"), ("mav-upsample", "utils.super_resolution")):
+        with pytest.raises(ValueError, match=f"python -m {command} {name}"):
+            evaluate_model(load_pretrained(name, device="cpu"), 8)
 
 
 def test_confusion_of_directions_counts_what_a_hand_would_count():

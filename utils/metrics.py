@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from . import judge
-from .captions import parse
+from .captions import Caption, parse
 from .controls import spoiled
 from .data import MovingMNIST
 from .paths import FREE, SIZE, Reading
@@ -160,7 +160,7 @@ def obeyed(reading: Reading, captions: Sequence[str]) -> dict[str, float | int]:
 
     digits: share of clips whose two digits are the caption's. From captions with motion also: pairs, the share of a caption's (digit, direction)
     pairs that are there, that is: the digit is read, and sets off within 45 degrees of the direction (chance, once digits are right: 1/4); directions,
-    the same among digits that are read as asked; octants: the share of these within 22.5 degrees, the right one of eight directions (chance 1/8); angle_error: their median angle in
+    the same among digits that are read as asked, and directions_chance, the mean of it when the captions' directions are dealt out anew at random; octants: the share of these within 22.5 degrees, the right one of eight directions (chance 1/8); angle_error: their median angle in
     degrees from the direction (11 where all is well, as a direction stands for an eighth of the circle). A digit that stands still is 180 degrees off.
     Shares come with n and a 95% interval (Wilson). ValueError for captions that are too few, or not of two digits.
     """
@@ -178,7 +178,23 @@ def obeyed(reading: Reading, captions: Sequence[str]) -> dict[str, float | int]:
                     **_share("octants", [error <= 22.5 for error in there])}
         if there:
             numbers["angle_error"] = float(torch.tensor(there).median())
+            numbers["directions_chance"] = _directions_chance(asked, reading)
     return numbers
+
+
+def _directions_chance(asked: Sequence[Caption], reading: Reading, deals: int = 20) -> float:
+    """The share of directions within 45 degrees for captions whose directions were shuffled: what a model gets that ignores them. More than a quarter, as two equal digits are told apart by
+    whichever order fits better."""
+    directed, g = [(a, k) for k, a in enumerate(asked) if a.directions], generator(0)
+    drawn = torch.tensor([direction for a, _ in directed for direction in a.directions])
+    hits = total = 0
+    for _ in range(deals):
+        dealt = drawn[torch.randperm(len(drawn), generator=g)].view(len(directed), -1).tolist()
+        for (a, k), directions in zip(directed, dealt):
+            errors = _errors(a.digits, [45 * direction for direction in directions], reading.digits[k].tolist(), reading.angles[k].tolist())
+            there = [error for error in errors if error is not None]
+            hits, total = hits + sum(error <= 45 for error in there), total + len(there)
+    return hits / total
 
 
 def direction_confusion(reading: Reading, captions: Sequence[str]) -> torch.Tensor:
