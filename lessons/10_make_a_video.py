@@ -252,6 +252,9 @@ for fps in rates[::2]:
     print(f"{fps:4.0f} fps: the judge reads {tracked[fps][0]:.2f} pixels a frame from real clips, {tracked[fps][1]:.2f} from {M} of mav's")
 
 # %% [markdown]
+# The number is heard, but at the training of the shipped weights it is not obeyed as it should be: real digits slow down as the rate says, the model's by far less. High rates were trained first and briefly (the picture above), and guidance pulls every frame towards what the caption says of *images*, which know no rate. [Lesson 11](11_frame_interpolation.ipynb)'s model, whose training ends at 30 fps, follows the rate more closely.
+
+# %% [markdown]
 # ## 6. What it cannot learn
 # Ask both models for directions. `vdm-text` (lesson 06) saw clips with captions that named them. `mav` saw the same words, but only beside still frames. **Predict:** `mav`'s digits go … ?
 
@@ -283,7 +286,7 @@ for name in ("real clips (floor)", "vdm-text", "mav"):
 print(f"mav, with the captions' directions dealt out anew: {rows['mav']['directions_chance']:.1%}")
 
 # %% [markdown]
-# **Is chance really one in four?** Only if a still frame tells *nothing* of direction. **Predict:** does it? A digit that stands exactly at the left wall has just bounced off it, so it moves right. And one in the middle may move anywhere. So "moving right" makes left walls a little more likely in a captioned first frame, the image model can learn that, and the video model knows that digits leave walls. Nobody told anybody a direction, and yet a little gets through. How much, at best? Draw first frames with directions as captions have them; let a clip set off from the same places; count how often it sets off as the caption said:
+# **Is chance really one in four?** Two things lift it. The first is the reading: a clip may show the same digit twice, and then whichever order of the two fits better counts. The last line has the cure: score the same clips against captions whose directions were dealt out anew. The second is the data: chance is one in four only if a still frame tells *nothing* of direction. **Predict:** does it? A digit that stands exactly at the left wall has just bounced off it, so it moves right. And one in the middle may move anywhere. So "moving right" makes left walls a little more likely in a captioned first frame, the image model can learn that, and the video model knows that digits leave walls. Nobody told anybody a direction, and yet a little gets through. How much, at best? Draw first frames with directions as captions have them; let a clip set off from the same places; count how often it sets off as the caption said:
 
 # %%
 from utils.captions import octant
@@ -314,17 +317,17 @@ apart = torch.rad2deg(((angle - asked_angle + torch.pi) % (2 * torch.pi) - torch
 by_place = float((apart <= 45).double().mean())
 print(f"digits that touch a wall in a captioned first frame: {((captioned[0] <= 0) | (captioned[0] >= 1)).any(1).double().mean():.0%}")
 print(f"a perfect image model and a perfect video model, which know places alone: {by_place:.1%}")
-assert rows["mav"]["directions_low"] < by_place < rows["vdm-text"]["directions_high"]
+assert rows["mav"]["directions_low"] < rows["mav"]["directions_chance"] and 0.25 < by_place < 0.35
 
 # %% [markdown]
-# That number, and not 25%, is what `mav` must not beat; compare it with its interval above. It is a lesson in itself: *unlabelled* is a property of data, not of a file format, and a test for leaks that looks at captions alone (section 3) cannot find this one. (Would you have looked for it, had the table not shown more than a quarter?)
+# These numbers, and not 25%, are what `mav` must not beat, and it does not: its interval holds what dealt-out directions get. It is a lesson in itself: *unlabelled* is a property of data, not of a file format, and a test for leaks that looks at captions alone (section 3) cannot find this one. (Would you have looked for it, had the table not shown more than a quarter?)
 
 # %%
 confusion = {name: torch.tensor(results[name]["rows"]["motion"][name]["confusion"]) for name in ("vdm-text", "mav")}
 show.direction_tables(confusion)
 
 # %% [markdown]
-# Look for a diagonal, with its neighbours. In the left table there is a trace of one: words for directions begin to mean something (with more training it grows, lesson 06). In the right one there is none: whatever was asked, digits go anywhere. No amount of training mends that, as nothing in the data ties the word to the motion. The authors of the paper say so of their model, too: what a video alone can show, such as a wave of the hand from left to right or from right to left, text and images cannot teach.
+# Look for a diagonal, with its neighbours. The left model had pairs; at the training that its weights have seen, words for directions have only begun to count: its interval above reaches down to chance, too, and lesson 06 says what it lacks. The right one has no diagonal, and never will: whatever was asked, digits go anywhere. No amount of training mends that, as nothing in the data ties the word to the motion. The authors of the paper say so of their model, too: what a video alone can show, such as a wave of the hand from left to right or from right to left, text and images cannot teach.
 #
 # ## 7. Was it worth starting from images?
 # The same network, the same clips without captions and the same training FLOPs, started in four ways (`python -m utils.compare inflation`). *Loss*: on held-out clips at five noise levels, no captions. *Digits*: clips that show the two digits asked for.
@@ -376,6 +379,7 @@ seed = 0  #@param {type:"integer"}
 mine = mav.sample([caption] * 4, steps=STEPS, fps=float(fps), seed=seed)
 show.play(mine, [f"{caption}, {fps} fps"] * 4, columns=4, scale=4)
 
+
 # %% [markdown]
 # | if it looks like this | then look at |
 # |---|---|
@@ -414,6 +418,7 @@ def reference_chance(tolerance):
 
 chance = check("exercise 1", chance, reference_chance, (45.0,), (22.5,), (180.0,))
 
+
 # %% [markdown]
 # <details><summary>Hint</summary>On both sides of what was asked.</details>
 # <details><summary>Solution</summary>
@@ -441,6 +446,7 @@ def reference_speed_at(fps, share, free):
 
 
 speed_at = check("exercise 2", speed_at, reference_speed_at, (6.0, 0.1, 18.0), (30.0, 0.1, 18.0), (15.0, 0.2, 36.0))
+
 
 # %% [markdown]
 # <details><summary>Hint</summary>share × free pixels in a sixth of a second, and a sixth of a second has fps / 6 frames.</details>

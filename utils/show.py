@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,7 +61,9 @@ def image_grid(images: torch.Tensor, columns: int = 10, titles: Sequence[str] | 
     pictures = _clips(images)[:, 0, 0].numpy()
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(0.85 * columns, 0.85 * rows + (0.35 if title else 0) + (0.2 * rows if titles else 0)), squeeze=False,
+    titles = titles and [textwrap.fill(text, 14) for text in titles]
+    lines = max((text.count("\n") + 1 for text in titles), default=0) if titles else 0
+    figure, axes = plt.subplots(rows, columns, figsize=(0.85 * columns, 0.85 * rows + (0.35 if title else 0) + (0.2 + 0.14 * (lines - 1) if titles else 0) * rows), squeeze=False,
                                 layout="constrained")
     for i, ax in enumerate(axes.flat):
         if i < len(pictures):
