@@ -73,7 +73,7 @@ from utils.metrics import motion, obeyed, read
 from utils.recipes import recipe
 from utils.runtime import ASSETS, budget, generator, outputs, pick_device
 from utils.train import Trainer
-from utils.unet import new_over_time
+from utils.unet import UNet, new_over_time
 
 BUDGET, DEVICE = budget(), pick_device()
 STEPS = {"smoke": 2, "cpu": 16}.get(BUDGET, 32)
@@ -475,8 +475,8 @@ def reference_to_train(video, image):
     return names, sum(video[name] for name in names) / sum(video.values())
 
 
-sizes = {name: parameter.numel() for name, parameter in mav.net.named_parameters()}
-to_train = check("exercise 3", to_train, reference_to_train, (sizes, set(dict(image.net.named_parameters()))), ({"a": 3, "b.time": 1}, {"a"}))
+sizes, in_image = ({name: parameter.numel() for name, parameter in UNet(recipe(model).net).named_parameters()} for model in ("mav", "mav-image"))
+to_train = check("exercise 3", to_train, reference_to_train, (sizes, set(in_image)), ({"a": 3, "b.time": 1}, {"a"}))
 
 # %% [markdown]
 # <details><summary>Hint</summary>A difference of sets, then two sums.</details>
