@@ -461,18 +461,18 @@ speed_at = check("exercise 2", speed_at, reference_speed_at, (6.0, 0.1, 18.0), (
 # </details>
 #
 # ### Exercise 3 · Only what is new (difficulty ●●○, importance ●●●, 10 minutes)
-# Given the names and sizes of a video network's parameters and the names of the image network's, return the names that are to be trained, sorted, and their share of all numbers.
+# Given the names and sizes of a video network's parameters and the names of the image network's, return how many of its parameters are to be trained, and their share of all numbers.
 
 # %%
 def to_train(video, image):
-    """video: dict name -> number of entries; image: set of names -> (sorted list of names, share)"""
+    """video: dict name -> number of entries; image: set of names -> (how many parameters, share)"""
     return ...  # your lines here
 
 
 # %%
 def reference_to_train(video, image):
-    names = sorted(set(video) - set(image))
-    return names, sum(video[name] for name in names) / sum(video.values())
+    names = set(video) - set(image)
+    return len(names), sum(video[name] for name in names) / sum(video.values())
 
 
 sizes, in_image = ({name: parameter.numel() for name, parameter in UNet(recipe(model).net).named_parameters()} for model in ("mav", "mav-image"))
@@ -483,8 +483,8 @@ to_train = check("exercise 3", to_train, reference_to_train, (sizes, set(in_imag
 # <details><summary>Solution</summary>
 #
 # ```python
-# names = sorted(set(video) - set(image))
-# return names, sum(video[name] for name in names) / sum(video.values())
+# names = set(video) - set(image)
+# return len(names), sum(video[name] for name in names) / sum(video.values())
 # ```
 #
 # The optimizer must be given these alone: weight decay or momentum on the others would move what is meant to stay.
