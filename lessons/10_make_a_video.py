@@ -87,7 +87,7 @@ STEPS = {"smoke": 2, "cpu": 16}.get(BUDGET, 32)
 # | captioned **images** | first frames, and a caption | what a 3 looks like, and that it is called 3 |
 # | **clips** without captions | sixteen frames | that digits keep their shape, glide, bounce |
 #
-# Here both come from Moving MNIST. Half of the image captions have directions in them ("3 moving left and 7 moving up"), as captions on the web say "a dog running". Beside a *still* frame they mean nothing, and that is the point: they are there, so that asking for them later is nothing unheard of. (Does a picture give away which way its digits will go? Section 6 comes back to that.)
+# Here both come from Moving MNIST. Half of the image captions have directions in them ("3 moving left and 7 moving up"), as captions on the web say "a dog running". Beside a *still* frame they mean next to nothing, and that is the point: they are there, so that asking for them later is nothing unheard of. (Does a picture give away which way its digits will go? Section 6 comes back to that.)
 
 # %%
 image, mav = load_pretrained("mav-image", device=DEVICE, amp="auto"), load_pretrained("mav", device=DEVICE, amp="auto")
