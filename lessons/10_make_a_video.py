@@ -363,6 +363,7 @@ goals = [("both digits as asked, of the floor", digits_mav / digits_real, "at le
 for name, value, word, goal in goals:
     met = value >= goal if word == "at least" else value <= goal
     print(f"{name:44s}{value:6.2f}   goal: {word} {goal:.2f}   {'reached' if met else 'not reached'}")
+assert all(results[name]["trained"]["seconds"] < 3600 for name in ("mav-image", "mav"))
 images = results["mav-image"]["rows"]["digits"]
 print(f"the image model it starts from: both digits {images['mav-image']['digits']:.0%} of frames (real frames: {images['real held-out frames (floor)']['digits']:.0%}, as digits overlap)")
 

@@ -156,6 +156,21 @@ class ResultRows:
         print(name, row, flush=True)
 
 
+def table_parser(module: str, description: str, model: str, num: int) -> argparse.ArgumentParser:
+    """The arguments of a command that writes a table of `ResultRows`: the model, how many samples, seed, steps, split, precision, device, which rows, and where the file goes."""
+    parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+    parser.add_argument("model", nargs="?", default=model)
+    parser.add_argument("--num", type=int, default=num)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=16)
+    parser.add_argument("--split", default="test", choices=("test", "validation"))
+    parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
+    parser.add_argument("--device")
+    parser.add_argument("--only", nargs="*", help="rows whose names contain one of these words")
+    parser.add_argument("--out", type=Path, help="(default: a file in assets/results)")
+    return parser
+
+
 def evaluate_model(model: Model, num: int, seed: int = 0, **options) -> dict:
     """All numbers of a model with their circumstances, ready for JSON. options: those of `Model.sample` (steps, guidance_scale, ...)."""
     if model.kind in OWN_TABLES:

@@ -8,14 +8,13 @@ The first 16 frames of real clips of 64 go on by each method, from the same nois
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 import torch
 
 from .data import MovingMNIST
-from .evaluate import RESULTS, ResultRows
+from .evaluate import RESULTS, ResultRows, table_parser
 from .metrics import kernel_distance_interval, motion, obeyed, read
 from .model import Model
 from .pretrained import load_pretrained
@@ -95,18 +94,9 @@ class Extensions(ResultRows):
 
 def main() -> None:
     """Measure replacement and reconstruction guidance of several weights, with and without the Langevin corrector."""
-    parser = argparse.ArgumentParser(prog="python -m utils.extension", description="Clips made four times as long, measured block by block.")
-    parser.add_argument("model", nargs="?", default="vdm-text")
-    parser.add_argument("--num", type=int, default=128)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=16)
+    parser = table_parser("utils.extension", "Clips made four times as long, measured block by block.", "vdm-text", 128)
     parser.add_argument("--guidance-scale", type=float, default=2.0)
     parser.add_argument("--weights", type=float, nargs="+", default=[2.0, 5.0, 10.0])
-    parser.add_argument("--split", default="test", choices=("test", "validation"))
-    parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
-    parser.add_argument("--device")
-    parser.add_argument("--only", nargs="*", help="rows whose names contain one of these words")
-    parser.add_argument("--out", type=Path, help="(default: assets/results/MODEL-extension.json)")
     a = parser.parse_args()
     model = load_pretrained(a.model, a.device, amp=a.amp)
     if model.kind == "image" or model.recipe.captions is None:

@@ -7,14 +7,13 @@ Real clips of 76 frames at 30 a second; every fifth is given. Rows that are in t
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 import torch
 
 from .data import FINE_SPEED, MovingMNIST
-from .evaluate import RESULTS, ResultRows
+from .evaluate import RESULTS, ResultRows, table_parser
 from .keyframes import join, keyframe_mask, windows
 from .metrics import kernel_distance_interval, motion, obeyed, read
 from .model import Model
@@ -89,17 +88,8 @@ class Interpolations(ResultRows):
 
 def main() -> None:
     """Measure the trained model beside repeated and cross-faded frames, and beside replacement and reconstruction guidance of the model that it was fine-tuned from."""
-    parser = argparse.ArgumentParser(prog="python -m utils.interpolation", description="Frames between keyframes, measured against real ones.")
-    parser.add_argument("model", nargs="?", default="mav-interpolate")
-    parser.add_argument("--num", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=16)
+    parser = table_parser("utils.interpolation", "Frames between keyframes, measured against real ones.", "mav-interpolate", 64)
     parser.add_argument("--weights", type=float, nargs="+", default=[2.0, 5.0, 10.0], help="of reconstruction guidance")
-    parser.add_argument("--split", default="test", choices=("test", "validation"))
-    parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
-    parser.add_argument("--device")
-    parser.add_argument("--only", nargs="*", help="rows whose names contain one of these words")
-    parser.add_argument("--out", type=Path, help="(default: assets/results/MODEL-frames.json)")
     a = parser.parse_args()
     model = load_pretrained(a.model, a.device, amp=a.amp)
     if model.kind != "interpolate":

@@ -13,7 +13,6 @@ import torch
 from tqdm import tqdm
 
 from .captions import digits_of
-from .keyframes import windows
 from .model import Model
 from .pretrained import load_pretrained
 
@@ -38,11 +37,8 @@ class Pipeline:
         digits, n = digits_of(captions), len(captions)
         if not n:
             raise ValueError("Pass at least one caption.")
-        size, count = self.keyframes.sample_shape[1], self.keyframes.sample_shape[1] - 1
-        frames = count * SKIP + 1
-        blank = torch.zeros(1, 1, size, 1, 1)
-        total = [self.keyframes.network_steps(n, steps), self.interpolate.network_steps(n * windows(blank, SKIP, size)[0].shape[1], steps),
-                 self.upsample.network_steps(n, steps, frames)]
+        frames = (self.keyframes.sample_shape[1] - 1) * SKIP + 1  # in SKIP windows, as each holds (T - 1) / SKIP gaps
+        total = [self.keyframes.network_steps(n, steps), self.interpolate.network_steps(n * SKIP, steps), self.upsample.network_steps(n, steps, frames)]
         with tqdm(total=sum(total), disable=not progress, leave=False) as bar:
             bar.set_description("1 of 3: keyframes")
             video = self.keyframes.sample(captions, steps=steps, seed=seed, progress=bar)

@@ -7,7 +7,6 @@ Real clips of 64 pixels are averaged down to 32 and made sharp again. Rows that 
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from .data import DIGIT, MovingMNIST
-from .evaluate import RESULTS, ResultRows
+from .evaluate import RESULTS, ResultRows, table_parser
 from .metrics import digit_features, kernel_distance, named
 from .model import Model
 from .pretrained import load_pretrained
@@ -81,16 +80,7 @@ class SuperResolutions(ResultRows):
 
 def main() -> None:
     """Measure the trained model with shared and with separate noise, both samplers and several strengths of augmentation, beside resizing."""
-    parser = argparse.ArgumentParser(prog="python -m utils.super_resolution", description="Clips at twice the size, measured against real ones.")
-    parser.add_argument("model", nargs="?", default="mav-upsample")
-    parser.add_argument("--num", type=int, default=64)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=16)
-    parser.add_argument("--split", default="test", choices=("test", "validation"))
-    parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
-    parser.add_argument("--device")
-    parser.add_argument("--only", nargs="*", help="rows whose names contain one of these words")
-    parser.add_argument("--out", type=Path, help="(default: assets/results/MODEL-frames.json)")
+    parser = table_parser("utils.super_resolution", "Clips at twice the size, measured against real ones.", "mav-upsample", 64)
     a = parser.parse_args()
     model = load_pretrained(a.model, a.device, amp=a.amp)
     if model.kind != "upsample":
