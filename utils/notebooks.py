@@ -2,6 +2,7 @@
 
     python -m utils.notebooks run 06 [--into outputs]     execute a copy of lesson 06
     python -m utils.notebooks update 06                   take lesson 06 from its .py twin, execute it in place
+    python -m utils.notebooks prose 06                    take the text between the cells alone from the twin; outputs stay
     python -m utils.notebooks stamp                       write lessons/colab.txt's address into every notebook and twin
 
 Needs jupytext, nbformat and nbclient, which the lessons themselves do not.
@@ -168,6 +169,29 @@ def update(number: str) -> None:
     notebook = jupytext.read(twin)
     notebook.metadata.update(METADATA)
     execute(notebook, twin.stem)
+    write_pair(notebook, twin)
+
+
+def prose(number: str) -> None:
+    """Take the text between the cells from a lesson's .py twin; the outputs stay as they are. SystemExit when a code cell differs: that must be executed."""
+    import jupytext
+    import nbformat
+
+    twin = find(number)
+    twin.write_text(stamped(twin.read_text()))
+    notebook, executed = jupytext.read(twin), nbformat.read(twin.with_suffix(".ipynb"), as_version=4)
+    new, old = ([cell for cell in book.cells if cell.cell_type == "code"] for book in (notebook, executed))
+    if [cell.source for cell in new] != [cell.source for cell in old]:
+        raise SystemExit(f"error: code cells of {twin.name} are not those of the notebook. Execute it: python -m utils.notebooks update {number}")
+    for cell, before in zip(new, old):
+        cell.outputs, cell.execution_count = before.outputs, before.execution_count
+    write_pair(notebook, twin)
+
+
+def write_pair(notebook, twin: Path) -> None:
+    """Write a lesson's notebook, with the metadata that Colab and GitHub want, and its twin."""
+    import nbformat
+
     notebook.metadata = nbformat.from_dict(METADATA)  # drop what the kernel added
     for index, cell in enumerate(notebook.cells):
         cell.id = f"cell-{index:03d}"  # the same ids every time, so that a diff shows what changed
@@ -180,7 +204,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m utils.notebooks", description="Execute, pair and stamp the lessons.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("run", "update"):
+    for name in ("run", "update", "prose"):
         sub = commands.add_parser(name)
         sub.add_argument("lesson", nargs="+", help="a number such as 06, or 'all'")
         if name == "run":
@@ -191,8 +215,12 @@ def main() -> None:
         stamp()
         return
     chosen = [path.stem[:2] for path in lessons()] if a.lesson == ["all"] else a.lesson
-    seconds = {number: run(number, a.into or outputs()) if a.command == "run" else update(number) for number in chosen}
-    if a.command == "run" and len(seconds) > 1:
+    if a.command != "run":
+        for number in chosen:
+            update(number) if a.command == "update" else prose(number)
+        return
+    seconds = {number: run(number, a.into or outputs()) for number in chosen}
+    if len(seconds) > 1:
         print("\nlesson  seconds")
         for number, taken in seconds.items():
             print(f"{find(number).stem:40s} {taken:6.0f}")
