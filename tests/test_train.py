@@ -13,7 +13,7 @@ import torch
 
 from utils import runtime
 from utils.data import MNIST
-from utils.pretrained import load_pretrained
+from utils.pretrained import CHECKPOINTS, load_pretrained, shipped_flops, total_flops
 from utils.recipes import MNIST_DDPM, RECIPES, VDM_TEXT, Budget, recipe
 from utils.runtime import amp_dtype
 from utils.train import EMA, PATIENCE, CheckpointError, Trainer, TrainingError, loss_band, main, read_checkpoint
@@ -282,3 +282,13 @@ def test_a_run_may_start_from_a_shipped_model(tmp_path, capsys):
     assert "does not fit" in capsys.readouterr().err
     assert main(["vdm", "--budget", "smoke", "--initial", "nothing", "--device", "cpu", "--out", str(tmp_path / "b")]) == 1
     assert "there are mnist-ddpm" in capsys.readouterr().err
+
+
+def test_weights_with_less_training_are_not_published_over_better_ones(tmp_path, capsys):
+    shipped = CHECKPOINTS / "vdm-text.pt"
+    before, planned = shipped.read_bytes(), Trainer(VDM_TEXT, VDM_TEXT.budget("smoke"), "cpu", "off").provenance(3)
+    assert 0 < total_flops(planned) < shipped_flops("vdm-text") and shipped_flops("nobody") == 0
+    assert total_flops({"flops": 1.0, "initial": {"flops": 2.0, "initial": {"flops": 4.0}}}) == 7
+    assert main(["vdm-text", "--budget", "smoke", "--publish", "--out", str(tmp_path)]) == 1
+    assert "leave --publish out" in capsys.readouterr().err and shipped.read_bytes() == before
+    assert not list(tmp_path.glob("*.pt"))  # before anything is trained

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -97,8 +98,9 @@ def validation_loss(model: Model, num: int = 64, captions: bool = True) -> dict[
     return losses
 
 
-def trained(name: str, variant: Variant, steps: int, out: Path, device: str, amp: str) -> Model:
-    """The variant after so many steps: trained now, from its checkpoint in `out` if there is one, or loaded where it is finished."""
+def trained(name: str, variant: Variant, steps: int, out: Path, device: str, amp: str, until: float = math.inf) -> Model | None:
+    """The variant after so many steps: trained now, from its checkpoint in `out` if there is one, or loaded where it is finished. None when `time.monotonic()` passes `until` before that:
+    the checkpoint is written."""
     weights, checkpoint = out / f"{name}.pt", out / f"{name}.checkpoint"
     if not weights.exists():
         trainer = Trainer(variant.recipe, Budget(steps, variant.batch_size), device, amp, variant.seed)
@@ -110,9 +112,11 @@ def trained(name: str, variant: Variant, steps: int, out: Path, device: str, amp
         for progress in trainer.run():
             if progress.step % 100 == 0:
                 print(f"{name}: step {progress.step} of {steps}, loss {sum(trainer.history[-100:]) / 100:.4f}", flush=True)
-            if time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if (now := time.monotonic()) > min(until, saved + CHECKPOINT_SECONDS):
                 trainer.save(checkpoint)
-                saved = time.monotonic()
+                saved = now
+            if now > until and progress.step < steps:
+                return None
         save_weights(weights, variant.recipe, trainer.ema.net, trainer.provenance())
         checkpoint.unlink(missing_ok=True)
     net, origin = load_weights(weights, variant.recipe)
@@ -159,10 +163,12 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=30_000, help="clips that each run of joint sees; 30,000 are 4.9e14 FLOPs at K = 8")
     parser.add_argument("--num", type=int, help="clips sampled of each run (default: 512 for joint, 64 for inflation, else none)")
     parser.add_argument("--only", nargs="*", help="names of variants")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop training after so many minutes with a checkpoint; the same command goes on")
     parser.add_argument("--out", type=Path, help="folder for checkpoints and weights (default: runs/compare-TABLE)")
     parser.add_argument("--device")
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"))
     a = parser.parse_args()
+    until = time.monotonic() + 60 * a.minutes
     variants, results = TABLES[a.table], RESULTS / f"video-{a.table}.json"
     if unknown := set(a.only or ()) - set(variants):
         raise SystemExit(f"error: {a.table} has no variant {sorted(unknown)[0]!r}; there are {', '.join(map(repr, variants))}.")
@@ -174,7 +180,10 @@ def main() -> None:
         start, variant = time.monotonic(), variants[name]
         flops = a.flops or {"shapes": 3e13, "inflation": 3e13, "settings": 8e13}.get(a.table, 0.0)
         length = a.clips if a.table == "joint" else flops / (cost(variant.recipe)["gflop_per_sample"] * 1e9)
-        model = trained(name, variant, int(length / variant.batch_size), out, str(pick_device(a.device)), a.amp)
+        model = trained(name, variant, max(1, int(length / variant.batch_size)), out, str(pick_device(a.device)), a.amp, until)
+        if model is None:
+            print(f"time is up in {name!r}; the same command goes on")
+            return
         rows[name] = measure(name, model, variant.seed, num)
         results.write_text(json.dumps([rows[key] for key in variants if key in rows], indent=1) + "\n")
         print(json.dumps(rows[name]), f"({time.monotonic() - start:.0f} s)", flush=True)

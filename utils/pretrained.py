@@ -82,6 +82,17 @@ def save_weights(path: Path, recipe: Recipe, net: UNet, provenance: dict) -> Non
     os.replace(temporary, path)
 
 
+def total_flops(provenance: dict) -> float:
+    """The FLOPs of training in weights: of the run itself and of those that it started from."""
+    return provenance["flops"] + (total_flops(provenance["initial"]) if "initial" in provenance else 0)
+
+
+def shipped_flops(name: str) -> float:
+    """`total_flops` of a model's shipped weights; 0 when there are none."""
+    path = CHECKPOINTS / f"{name}.pt"
+    return total_flops(json.loads(torch.load(path, map_location="cpu", weights_only=True)["provenance"])) if path.exists() else 0
+
+
 def _digest(net: UNet) -> str:
     """SHA-256 of a network's weights as they are shipped, in float16."""
     digest = hashlib.sha256()

@@ -2,6 +2,7 @@
 
     python -m utils.train vdm-text --budget t4 --amp fp16 --out runs/vdm-text [--resume]
     torchrun --nproc_per_node=4 -m utils.train vdm-text --budget t4-long --out runs/vdm-text [--resume]
+    python -m utils.train --all --amp fp16 --minutes 9    # every model and every number, part by part: see reproduce.py
 
 Everything random in step k is drawn from generators seeded with (seed, k), so nothing but the tensors has to be saved for
 a killed run to go on as if it had never stopped. Of several processes each makes its own rows of the same batch, so their number changes nothing but rounding.
@@ -37,7 +38,7 @@ from .data import FINE_FPS
 from .diffusion import augment, loss_per_sample, q_sample
 from .keyframes import sample_masks
 from .model import MAX_AUGMENTATION, Model
-from .pretrained import CHECKPOINTS, load_pretrained, provenance, save_weights
+from .pretrained import CHECKPOINTS, load_pretrained, provenance, save_weights, shipped_flops, total_flops
 from .processes import ALONE, Processes, join, telling_of_lost_processes
 from .recipes import RECIPES, Budget, Recipe, recipe as get_recipe
 from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device, precision_name
@@ -258,11 +259,12 @@ class Trainer:
         """The EMA weights as a `Model`, to sample from while training goes on (a copy)."""
         return Model(self.recipe, copy.deepcopy(self.ema.net), self.provenance(), self.device)
 
-    def provenance(self) -> dict:
-        """Where the weights come from, with the FLOPs that were spent on them; "initial" is the same of the model they started from."""
+    def provenance(self, step: int | None = None) -> dict:
+        """Where the weights come from, now or after so many steps, with the FLOPs that were spent on them; "initial" is the same of the model they started from."""
+        step = self.step if step is None else step
         one = measure(self.recipe.net, self.recipe.sample_shape, self.recipe.num_images, self.recipe.frozen is not None)
-        flops = one.flops * self.budget.batch_size * self.step
-        this_run = provenance(self.recipe.name, self.step, self.step * self.budget.batch_size, self.trained_seconds, flops, self.seed, self.device,
+        flops = one.flops * self.budget.batch_size * step
+        this_run = provenance(self.recipe.name, step, step * self.budget.batch_size, self.trained_seconds, flops, self.seed, self.device,
                               precision_name(self.dtype))
         if self.processes.size > 1:
             this_run["device"] = f"{self.processes.size} x {this_run['device']}"
@@ -338,8 +340,14 @@ def loss_band(history: list[float], points: int = 100) -> list[list[float]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train a recipe from the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m utils.train", description="Train a model of the series.")
+    """Train a recipe, or with --all everything that is shipped, from the command line; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    if "--all" in argv:
+        from .reproduce import main as train_all  # it stands above this file: it calls it, and all that measures
+
+        return train_all([argument for argument in argv if argument != "--all"])
+    parser = argparse.ArgumentParser(prog="python -m utils.train", description="Train a model of the series.",
+                                     epilog="--all instead of a recipe: train and measure everything that is shipped (--all --help).")
     parser.add_argument("recipe", help=", ".join(RECIPES))
     parser.add_argument("--budget", choices=BUDGETS, help="how long to train (default: LESSON_BUDGET, else by the device)")
     parser.add_argument("--steps", type=int, help="optimizer steps, instead of the budget's")
@@ -370,6 +378,9 @@ def main(argv: list[str] | None = None) -> int:
         with join(a.device) as (processes, device), alone(out) if processes.first else contextlib.nullcontext():
             clips = None if a.clips is None else lambda num_frames: VideoFolder(a.clips, recipe.sample_shape[-1], num_frames, recipe.sample_shape[0], seed=a.seed, device=device)
             trainer = Trainer(recipe, budget, device, a.amp, a.seed, initial, clips, processes, a.parts, a.recompute)
+            if a.publish and (planned := total_flops(trainer.provenance(budget.steps))) < (there := shipped_flops(recipe.name)):
+                raise ValueError(f"The shipped weights of {recipe.name} had {there:.2g} FLOPs of training, these would have {planned:.2g}: leave --publish out, "
+                                 f"choose a larger budget, or delete assets/checkpoints/{recipe.name}.pt first.")
             if _run(trainer, out, a.minutes, a.resume, a.checkpoint_seconds) and processes.first:
                 _export(trainer, out, a.publish, name if a.record else None)
     except KeyboardInterrupt:
