@@ -1,64 +1,136 @@
-"""Clips of 1 x 16 x 32 x 32 a second of this project's video network beside public ones, interleaved in one run.
+"""This project's video network, training step and sampler beside public ones, interleaved in one run, on clips of 1 x 16 x 32 x 32.
 
     pip install --no-deps video-diffusion-pytorch==0.7.0 make-a-video-pytorch==0.4.0 einops-exts rotary-embedding-torch
     python tests/benchmark_networks.py [--device cuda] [--amp fp16] [--batch-size 8] [--publish]
 
-Random weights, the same input, the same precision for all. A training step is forward, backward and Adam. The networks take turns, so
-that what else the machine does falls on all of them; printed is the median. --publish writes assets/results/network-speed.json.
+Random weights, the same input, the same precision for all. A training step is forward, backward and Adam; a step of sampling is the network and what each project's own sampler
+does with it, and a clip takes as many as that sampler takes by default. The networks take turns, so that what else the machine does falls on all of them; printed is the median.
+--publish writes assets/results/network-speed.json, or of a GPU network-speed-NAME.json.
 """
 
 import argparse
 import json
+import re
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from utils.cost import count  # noqa: E402
 from utils.recipes import VDM_TEXT  # noqa: E402
-from utils.runtime import ASSETS, amp_dtype, autocast, device_name, pick_device, precision_name  # noqa: E402
+from utils.runtime import ASSETS, amp_dtype, autocast, device_name, generator, pick_device, precision_name  # noqa: E402
+from utils.samplers import guided_denoiser, sample_loop  # noqa: E402
 from utils.unet import UNet  # noqa: E402
 
-RESULTS = ASSETS / "results" / "network-speed.json"
+SHAPE = VDM_TEXT.sample_shape
 Forward = Callable[[torch.Tensor], torch.Tensor]
 
 
-def networks(device: torch.device) -> dict[str, tuple[nn.Module, Forward]]:
-    """Each network with the function that runs it on a clip (B, 1, 16, 32, 32)."""
-    from diffusers import UNet3DConditionModel
-    from make_a_video_pytorch import SpaceTimeUnet
-    from video_diffusion_pytorch import Unet3D
+@dataclass(frozen=True)
+class Rival:
+    """A network, the function that runs it on a clip (B, 1, 16, 32, 32), and two steps of its project's sampler from noise of that shape, with the steps that it takes by default."""
 
-    ours = UNet(VDM_TEXT.net).to(device)
-    lucid = Unet3D(dim=64, dim_mults=(1, 2, 4), channels=1).to(device)
-    pseudo = SpaceTimeUnet(dim=48, channels=1, dim_mult=(1, 2, 4), resnet_block_depths=(1, 1, 1), self_attns=(False, True, True),
-                           temporal_compression=(False, False, False)).to(device)
-    conditional = UNet3DConditionModel(
+    net: nn.Module
+    forward: Forward
+    two_steps: Forward | None
+    default_steps: int | None
+
+
+def times(x: torch.Tensor) -> torch.Tensor:
+    """A time of 0 for each clip."""
+    return torch.zeros(len(x), device=x.device)
+
+
+def ours() -> Rival:
+    """`vdm-text`'s network and sampler, without guidance as the others."""
+    net, schedule = UNet(VDM_TEXT.net), VDM_TEXT.schedule
+
+    def two_steps(z: torch.Tensor) -> torch.Tensor:
+        denoise = guided_denoiser(net, torch.zeros(len(z), VDM_TEXT.net.embed_dim, device=z.device), 1.0, VDM_TEXT.prediction)
+        for state in sample_loop(denoise, z, schedule.log_snr(schedule.times(2)), [generator(0, i) for i in range(len(z))], VDM_TEXT.sampler):
+            z = state.z
+        return z
+
+    return Rival(net, lambda x: net(x, times(x), torch.zeros(len(x), VDM_TEXT.net.embed_dim, device=x.device)), two_steps, VDM_TEXT.sampling_steps)
+
+
+def lucidrains_video() -> Rival:
+    """video-diffusion-pytorch: its sampler is DDPM's, with every step that it was trained with."""
+    from video_diffusion_pytorch import GaussianDiffusion, Unet3D
+
+    net = Unet3D(dim=64, dim_mults=(1, 2, 4), channels=1)
+    diffusion = GaussianDiffusion(net, image_size=SHAPE[-1], num_frames=SHAPE[1], channels=1)
+
+    def two_steps(z: torch.Tensor) -> torch.Tensor:
+        diffusion.to(z.device)
+        for t in (1, 0):
+            z = diffusion.p_sample(z, torch.full((len(z),), t, device=z.device, dtype=torch.long), clip_denoised=True)
+        return z
+
+    return Rival(net, lambda x: net(x, times(x)), two_steps, diffusion.num_timesteps)
+
+
+def lucidrains_make_a_video() -> Rival:
+    """make-a-video-pytorch: a network alone, without a sampler."""
+    from make_a_video_pytorch import SpaceTimeUnet
+
+    net = SpaceTimeUnet(dim=48, channels=1, dim_mult=(1, 2, 4), resnet_block_depths=(1, 1, 1), self_attns=(False, True, True), temporal_compression=(False, False, False))
+    return Rival(net, lambda x: net(x, times(x)), None, None)
+
+
+def diffusers_3d() -> Rival:
+    """diffusers: its text-to-video network with the sampler and the number of steps of its text-to-video pipeline."""
+    from diffusers import DDIMScheduler, UNet3DConditionModel
+
+    net = UNet3DConditionModel(
         sample_size=32, in_channels=1, out_channels=1, down_block_types=("DownBlock3D", "CrossAttnDownBlock3D", "CrossAttnDownBlock3D"),
         up_block_types=("CrossAttnUpBlock3D", "CrossAttnUpBlock3D", "UpBlock3D"), block_out_channels=(32, 64, 128), layers_per_block=1,
-        norm_num_groups=8, cross_attention_dim=32, attention_head_dim=32).to(device)
+        norm_num_groups=8, cross_attention_dim=32, attention_head_dim=32)
+    scheduler = DDIMScheduler()
 
-    def times(x: torch.Tensor) -> torch.Tensor:
-        return torch.zeros(len(x), device=x.device)
+    def forward(x: torch.Tensor, t: torch.Tensor | None = None) -> torch.Tensor:
+        return net(x, times(x) if t is None else t, torch.zeros(len(x), 1, 32, device=x.device)).sample
 
-    return {"vdm-text": (ours, lambda x: ours(x, times(x), torch.zeros(len(x), VDM_TEXT.net.embed_dim, device=x.device))),
-            "video-diffusion-pytorch, Unet3D": (lucid, lambda x: lucid(x, times(x))),
-            "make-a-video-pytorch, SpaceTimeUnet": (pseudo, lambda x: pseudo(x, times(x))),
-            "diffusers, UNet3DConditionModel": (conditional, lambda x: conditional(x, times(x), torch.zeros(len(x), 1, 32, device=x.device)).sample)}
+    def two_steps(z: torch.Tensor) -> torch.Tensor:
+        scheduler.set_timesteps(2)
+        for t in scheduler.timesteps:
+            z = scheduler.step(forward(z, t).float(), t, z).prev_sample
+        return z
+
+    return Rival(net, forward, two_steps, 50)  # num_inference_steps of TextToVideoSDPipeline
 
 
 def seconds(work: Callable[[], None], device: torch.device) -> float:
-    """How long one call takes, to the end of what it started on the device."""
-    start = time.perf_counter()
+    """How long one call takes, to the end of what it started on the device; on a CPU, of whose threads one works, the time that it had, whatever else the machine does."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    start = clock()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return clock() - start
+
+
+def peak_bytes(work: Callable[[], None], device: torch.device) -> int:
+    """The most memory that one call holds beyond what was there before it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    held = most = 0  # the profiler's public tables have sums alone; what is needed is the order of allocations
+    for event in sorted((e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        most = max(most, held)
+    return most
 
 
 def main() -> None:
@@ -74,27 +146,31 @@ def main() -> None:
     dtype = amp_dtype(device, a.amp)
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    rivals = {"vdm-text": ours(), "video-diffusion-pytorch, Unet3D": lucidrains_video(), "make-a-video-pytorch, SpaceTimeUnet": lucidrains_make_a_video(),
+              "diffusers, UNet3DConditionModel": diffusers_3d()}
     rows, taken, work = {}, {}, {}
-    for name, (net, forward) in networks(device).items():
-        one = torch.randn(1, 1, 16, 32, 32, device=device)
-        cost = count(net, lambda: forward(one))
-        rows[name] = {"parameters": cost.parameters, "gflop_per_clip": round(cost.flops / 1e9, 1),
-                      "saved_activations_mib": round(cost.saved_bytes / 2**20, 1)}
-        x, optimizer = torch.randn(a.batch_size, 1, 16, 32, 32, device=device), torch.optim.Adam(net.parameters())
+    for name, rival in rivals.items():
+        net, x, one = rival.net.to(device), torch.randn(a.batch_size, *SHAPE, device=device), torch.randn(1, *SHAPE, device=device)
+        optimizer = torch.optim.Adam(net.parameters())
 
-        def train(net=net, forward=forward, x=x, optimizer=optimizer) -> None:
+        def train(rival=rival, x=x, optimizer=optimizer) -> None:
             optimizer.zero_grad(set_to_none=True)
             with autocast(device, dtype):
-                loss = forward(x).float().square().mean()
+                loss = rival.forward(x).float().square().mean()
             loss.backward()
             optimizer.step()
 
         @torch.no_grad()
-        def sample(forward=forward, x=x) -> None:
+        def sample(rival=rival, x=x) -> None:
             with autocast(device, dtype):
-                forward(x)
+                rival.two_steps(x)
 
-        work[name], taken[name] = {"train": train, "sample": sample}, {"train": [], "sample": []}
+        cost = count(net, lambda rival=rival, one=one: rival.forward(one))
+        train()  # Adam's moments are there from now on
+        rows[name] = {"parameters": cost.parameters, "gflop_per_clip": round(cost.flops / 1e9, 1), "saved_activations_mib": round(cost.saved_bytes / 2**20, 1),
+                      "peak_memory_mib": round(peak_bytes(train, device) / 2**20)}
+        work[name] = {"train": train} | ({"sample": sample} if rival.two_steps else {})
+        taken[name] = {kind: [] for kind in work[name]}
     for turn in range(a.rounds + 1):
         for name, kinds in work.items():
             for kind, step in kinds.items():
@@ -102,17 +178,16 @@ def main() -> None:
                 if turn:  # the first is to warm up
                     taken[name][kind].append(spent)
     for name, row in rows.items():
-        for kind in ("train", "sample"):
-            row[f"{kind}_clips_per_second"] = round(a.batch_size / statistics.median(taken[name][kind]), 3)
+        row["train_clips_per_second"] = round(a.batch_size / statistics.median(taken[name]["train"]), 3)
+        if rivals[name].two_steps:
+            row["sample_seconds_per_clip_and_step"] = round(statistics.median(taken[name]["sample"]) / 2 / a.batch_size, 5)
+            row["sampling_steps"] = rivals[name].default_steps
     print(f"{device_name(device)}, {precision_name(dtype)}, batch {a.batch_size}, median of {a.rounds} rounds")
-    print(f"{'':38s}parameters  GFLOP a clip  saved MiB   training clips/s (ours x)   one step of sampling, clips/s (ours x)")
-    ours = rows["vdm-text"]
-    for name, row in rows.items():
-        speed = "".join(f"{row[f'{kind}_clips_per_second']:16.2f} ({ours[f'{kind}_clips_per_second'] / row[f'{kind}_clips_per_second']:.1f})" for kind in ("train", "sample"))
-        print(f"{name:38s}{row['parameters'] / 1e6:9.2f}M{row['gflop_per_clip']:14.1f}{row['saved_activations_mib']:11.0f}   {speed}")
+    print(json.dumps(rows, indent=1))
     if a.publish:
         result = {"device": device_name(device), "precision": precision_name(dtype), "batch_size": a.batch_size, "rounds": a.rounds, "rows": rows}
-        RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+        ending = "" if device.type == "cpu" else "-" + re.sub(r"\W+", "-", device_name(device).lower())
+        (ASSETS / "results" / f"network-speed{ending}.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,23 +1,56 @@
-"""README says what the results files say, and what it links to exists."""
+"""README and the page of results say what the results files say; what they link to exists; the table of lessons is that of the lessons."""
 
 import re
 
-from utils.readme import GALLERY, README, with_tables
+import pytest
+
+from utils.figures import CAPTIONS
+from utils.notebooks import address, lessons
+from utils.readme import PAGES, TABLES, with_tables
 from utils.runtime import ROOT
 
+README = PAGES[0]
+each = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
 
-def test_tables_are_those_of_the_results_files():
-    assert with_tables(README.read_text()) == README.read_text()
+
+@each
+def test_tables_are_those_of_the_results_files(page):
+    assert with_tables(page.read_text()) == page.read_text()
 
 
-def test_links_exist_and_the_gallery_is_named():
+def test_a_number_that_differs_from_its_file_is_found():
     text = README.read_text()
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text):
-        assert (ROOT / target).exists(), target
-    for caption in GALLERY:
-        assert f'"{caption}"' in text
+    assert with_tables(text.replace("FLOPs on CPU", "FLOPs on GPU")) == text != text.replace("FLOPs on CPU", "FLOPs on GPU")
 
 
-def test_the_two_commands_are_there():
+def test_every_table_has_one_place():
+    text = "".join(page.read_text() for page in PAGES)
+    for name in TABLES:
+        assert text.count(f"<!-- {name} -->\n") == text.count(f"<!-- /{name} -->") == 1, name
+
+
+@each
+def test_links_exist(page):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", page.read_text()):
+        linked = (page.parent / target).resolve() if target else page
+        assert linked.exists(), target
+        if anchor:
+            assert re.search(rf"^#+ {anchor}$", linked.read_text(), re.MULTILINE | re.IGNORECASE), anchor
+
+
+def test_the_gallery_is_named():
+    assert all(f'"{caption}"' in README.read_text() for caption in CAPTIONS)
+
+
+def test_the_two_commands_are_there_and_the_address_is_stamped():
+    text = README.read_text()
     for command in ("lessons/run.sh", "tests/run.sh"):
-        assert f"bash {command}" in README.read_text() and (ROOT / command).exists()
+        assert f"bash {command}" in text and (ROOT / command).exists()
+    assert f"https://github.com/{address()[0]}}}" in text
+
+
+def test_every_lesson_is_listed_by_its_title():
+    rows = re.findall(r"^\| (\d\d) \| \[(.+?)\]\(lessons/(.+?)\.ipynb\) \| .+ \| \d+ \+ \d+ \|$", README.read_text(), re.MULTILINE)
+    assert [row[2] for row in rows] == [path.stem for path in lessons()]
+    for number, title, stem in rows:
+        assert f"# # {number} · {title}\n" in (ROOT / "lessons" / f"{stem}.py").read_text()

@@ -1,80 +1,24 @@
-"""The figures and the tables of README, from shipped weights and results files.
+"""The tables of README and of assets/results/README.md, from results files.
 
-    python -m utils.readme             # writes assets/figures/*.gif and the tables between README's markers
-    python -m utils.readme --tables    # the tables alone
+    python -m utils.readme
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
-import shutil
 
-import torch
-
-from . import show
-from .controls import spoiled
-from .data import MovingMNIST
-from .model import Model
-from .pretrained import load_pretrained
+from .cost import T4_SUSTAINED
+from .pretrained import total_flops
 from .recipes import MNIST_SIZE, RECIPES
-from .runtime import ASSETS, ROOT, generator, outputs, randn_per_sample
-from .samplers import SAMPLERS, guided_denoiser, sample_loop
+from .runtime import ASSETS, ROOT
+from .samplers import SAMPLERS
+from .unet import UNet
 
-FIGURES, RESULTS, README = ASSETS / "figures", ASSETS / "results", ROOT / "README.md"
-GALLERY = ("3 and 7", "1 moving up and 0 moving down", "4 moving left and 8 moving up right", "2 moving right and 5 moving left",
-           "9 and 6", "0 moving up left and 1 moving right", "6 moving down and 3 moving up", "7 moving down right and 4 moving left")
-
-
-def film(model: Model, num: int, steps: int, every: int, sampler: str, seed: int, labels: torch.Tensor | None = None) -> torch.Tensor:
-    """`num` images on their way out of noise, (num, 1, frames, H, W) in [0, 1]: the noise, then every k-th step, then a rest on the result."""
-    generators = [generator(seed, i, 3) for i in range(num)]
-    z = randn_per_sample(model.sample_shape, generators)
-    cond = None if labels is None else model.encode(labels=labels)
-    frames, schedule = [z], model.recipe.schedule
-    with torch.no_grad():
-        for state in sample_loop(guided_denoiser(model.net, cond, 1.0, model.prediction), z, schedule.log_snr(schedule.times(steps)), generators, sampler):
-            if state.step % every == 0:
-                frames.append(state.z)
-    return (torch.cat(frames + [frames[-1]] * 8, dim=2).clamp(-1, 1) + 1) / 2
-
-
-def denoising_gif() -> None:
-    """assets/figures/01_denoising.gif: twelve digits coming out of noise (ancestral sampling, 100 steps)."""
-    show.gif(film(load_pretrained("mnist-ddpm", device="cpu"), 12, 100, 5, "ancestral", seed=1), FIGURES / "01_denoising.gif", columns=6, scale=2)
-
-
-def fast_samplers_gif() -> None:
-    """assets/figures/02_fast_samplers.gif: a row of digits for each sampler, sixteen steps from the same noise."""
-    model, labels = load_pretrained("mnist-guided", device="cpu"), torch.arange(10)
-    rows = [film(model, 10, 16, 1, sampler, 2, labels) for sampler in ("ancestral", "ddim", "dpm++")]
-    show.gif(torch.cat(rows), FIGURES / "02_fast_samplers.gif", columns=10, scale=2, fps=4)
-
-
-def guidance_gif() -> None:
-    """assets/figures/03_guidance.gif: two rows of the digits 0 to 9 while the guidance scale rises."""
-    model = load_pretrained("mnist-guided", device="cpu")
-    frames = [model.sample(labels=torch.arange(10).repeat(2), guidance_scale=g, seed=3) for g in (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)]
-    show.gif(torch.cat(frames + frames[-1:] * 3, dim=2), FIGURES / "03_guidance.gif", columns=10, scale=2, fps=2)
-
-
-def controls_gif() -> None:
-    """assets/figures/04_controls.gif: a real clip (top left), and the same clip spoiled in seven ways, in the order of `controls.spoiled`."""
-    real = (MovingMNIST("test", seed=8).sample(1).video + 1) / 2
-    show.gif(torch.cat([real, *spoiled(1, seed=8).values()]), FIGURES / "04_controls.gif", columns=4, scale=3)
-
-
-def text_to_video_gif() -> None:
-    """assets/figures/06_text_to_video.gif: one clip for each caption of GALLERY, seed 0, none rejected."""
-    show.gif(load_pretrained("vdm-text", device="cpu").sample(list(GALLERY), seed=0), FIGURES / "06_text_to_video.gif", columns=4, scale=3)
-
-
-def from_lesson(name: str) -> None:
-    """assets/figures/NAME as the lesson of its number wrote it to the folder of outputs; SystemExit when it is not there."""
-    if not (outputs() / name).exists():
-        raise SystemExit(f"error: {name} is not in {outputs().name}/. Make it with: python -m utils.notebooks run {name[:2]}")
-    shutil.copyfile(outputs() / name, FIGURES / name)
+RESULTS = ASSETS / "results"
+PAGES = (ROOT / "README.md", RESULTS / "README.md")  # the front door, and every number
+PAPERS = {"mnist-ddpm": "[DDPM](https://arxiv.org/abs/2006.11239)", "mnist-guided": "[classifier-free guidance](https://arxiv.org/abs/2207.12598)",
+          "vdm": "[Video Diffusion Models](https://arxiv.org/abs/2204.03458)", "mav": "[Make-A-Video](https://arxiv.org/abs/2209.14792)"}  # by how names begin
 
 
 def percent(row: dict, key: str) -> str:
@@ -99,6 +43,47 @@ def _started_from(trained: dict) -> str:
     return "" if origin is None else f", from weights of `{origin['recipe']}` ({origin['steps']:,} steps, {origin['flops']:.2g} FLOPs, {origin['device']}){_started_from(origin)}"
 
 
+def result_of(name: str) -> dict | None:
+    """The results file of a shipped model; None when there is none."""
+    path = next((path for ending in ("", "-frames") if (path := RESULTS / f"{name}{ending}.json").exists()), None)
+    return None if path is None else json.loads(path.read_text())
+
+
+def _paper(name: str) -> str:
+    return next(paper for start, paper in PAPERS.items() if name.startswith(start))
+
+
+def _in_short(result: dict) -> str:
+    """What a model reaches, each number beside its floor and what a control or the plain way reaches."""
+    model, rows = result["model"], result["rows"]
+    if model == "mav-interpolate":
+        return f"missing frames off by {rows[model]['missed']:.3f} (keyframes repeated {rows['keyframes repeated']['missed']:.3f}, cross-fade {rows['cross-fade']['missed']:.3f})"
+    if model == "mav-upsample":
+        return (f"off by {rows['shared noise']['missed']:.3f} (bilinear {rows['bilinear']['missed']:.3f}); flicker of a still clip {rows['shared noise']['flicker']:.4f} "
+                f"(separate noise {rows['separate noise']['flicker']:.4f})")
+    if RECIPES[model].sample_shape[-1] != MNIST_SIZE:
+        rows = next(iter(rows.values()))
+    real, ours = next(row for name, row in rows.items() if name.startswith("real")), rows[model]
+    control = "control: half speed" if "control: half speed" in rows else "control: noise"
+    said = [f"{words} {ours[key]:.1%} (real {real[key]:.1%})" for key, words in (("digits", "digits as asked"), ("pairs", "digits that move as asked")) if key in ours]
+    said += [f"off the best path {ours['rmse']:.2f} px (real {real['rmse']:.2f})"] if "rmse" in ours else []
+    return "; ".join([*said, f"kernel distance {ours['kernel_distance']:.3f} (real {real['kernel_distance']:.3f}, {control.removeprefix('control: ')} {rows[control]['kernel_distance']:.3f})"])
+
+
+def summary_table() -> str:
+    """One row for each shipped model, as Markdown: when, what, after which paper, how it was made, what it reaches."""
+    lines = ["| date | model | paper | configuration | result on held-out digits (floor and control) | details |", "|---|---|---|---|---|---|"]
+    for name, recipe in RECIPES.items():
+        if (result := result_of(name)) is None:
+            continue
+        t, shape, flops = result["trained"], recipe.sample_shape, total_flops(result["trained"])
+        size = (f"{shape[1]} frames of " if shape[1] > 1 else "") + f"{shape[2]}×{shape[3]}"
+        captions = "no captions" if recipe.captions is None else "captions" if recipe.null_probability < 1 else "clips without captions"
+        lines.append(f"| {t['date']} | `{name}` | {_paper(name)} | {size}, {captions}; {sum(p.numel() for p in UNet(recipe.net).parameters()) / 1e6:.2f}M parameters; {flops:.1e} FLOPs on {t['device'].split(',')[0]} "
+                     f"(on a T4 {max(1, round(flops / T4_SUSTAINED / 60))} min, estimate) | {_in_short(result)} | n = {result['n']}, {result['steps']} steps: [all rows](assets/results/README.md#{name}) |")
+    return "\n".join(lines)
+
+
 def results_table() -> str:
     """What was measured of each shipped model, as Markdown."""
     lines = []
@@ -107,7 +92,7 @@ def results_table() -> str:
             continue
         result = json.loads(path.read_text())
         t = result["trained"]
-        lines += [f"**`{result['model']}`**: trained on {t['device']} ({t['precision']}), {t['steps']:,} steps, {t['samples']:,} samples, {t['seconds'] / 60:.0f} minutes, "
+        lines += [f"### {result['model']}", "", f"Trained on {t['device']} ({t['precision']}), {t['steps']:,} steps, {t['samples']:,} samples, {t['seconds'] / 60:.0f} minutes, "
                   f"{t['flops']:.2g} FLOPs{_started_from(t)}. Measured on test digits, n = {result['n']} a row, {result['steps']} steps ({result['sampler']}), seed {result['seed']}"
                   + (f", guidance {result['guidance_scale']:g}." if RECIPES[result['model']].captions else "."), ""]
         if RECIPES[result["model"]].kind == "image" and RECIPES[result["model"]].sample_shape[-1] != MNIST_SIZE:
@@ -207,7 +192,7 @@ def inflation_table() -> str:
 
 def _made_by(result: dict) -> str:
     t = result["trained"]
-    return (f"**`{result['model']}`**: trained on {t['device']} ({t['precision']}), {t['steps']:,} steps, {t['samples']:,} samples, {t['seconds'] / 60:.0f} minutes, {t['flops']:.2g} FLOPs"
+    return (f"Trained on {t['device']} ({t['precision']}), {t['steps']:,} steps, {t['samples']:,} samples, {t['seconds'] / 60:.0f} minutes, {t['flops']:.2g} FLOPs"
             f"{_started_from(t)}. Measured on {result['split']} digits, n = {result['n']}, {result['steps']} steps, {result['device']}, seed {result['seed']}.")
 
 
@@ -232,38 +217,66 @@ def super_resolution_table() -> str:
 
 
 def speed_table() -> str:
-    """The video network beside public ones, as Markdown."""
-    result = json.loads((RESULTS / "network-speed.json").read_text())
-    ours = next(iter(result["rows"].values()))
-    lines = [f"| {result['device']}, {result['precision']}, batch {result['batch_size']} | parameters | GFLOP a clip | saved activations, MiB | training, clips a second | one denoising step, clips a second |",
-             "|---|---|---|---|---|---|"]
-    for name, row in result["rows"].items():
-        speeds = [f"{row[key]:.2f}" + ("" if row is ours else f" ({ours[key] / row[key]:.0f} times slower)") for key in ("train_clips_per_second", "sample_clips_per_second")]
-        lines.append(f"| {name} | {row['parameters'] / 1e6:.2f}M | {row['gflop_per_clip']:.1f} | {row['saved_activations_mib']:.0f} | " + " | ".join(speeds) + " |")
-    return "\n".join(lines)
+    """The video network beside public ones on each machine where they were compared, as Markdown."""
+    lines = []
+    for path in sorted(RESULTS.glob("network-speed*.json")):
+        result = json.loads(path.read_text())
+        ours = next(iter(result["rows"].values()))
+        lines += [f"| {result['device']}, {result['precision']}, batch {result['batch_size']} | parameters | GFLOP a clip, forward and backward | saved activations, MiB | peak memory of a training step, MiB "
+                  "| training, clips a second | one step of sampling, seconds a clip | a clip, by the sampler's default steps, seconds |", "|---|---|---|---|---|---|---|---|"]
+        for name, row in result["rows"].items():
+            cells = [f"{row['parameters'] / 1e6:.2f}M", f"{row['gflop_per_clip']:.1f}" + _times(row["gflop_per_clip"] / ours["gflop_per_clip"], "more"),
+                     f"{row['saved_activations_mib']:.0f}" + _times(row["saved_activations_mib"] / ours["saved_activations_mib"], "more"),
+                     f"{row['peak_memory_mib']}" + _times(row["peak_memory_mib"] / ours["peak_memory_mib"], "more"),
+                     f"{row['train_clips_per_second']:.2f}" + _times(ours["train_clips_per_second"] / row["train_clips_per_second"], "slower")]
+            if "sampling_steps" in row:
+                step, mine = row["sample_seconds_per_clip_and_step"], ours["sample_seconds_per_clip_and_step"]
+                cells += [f"{step:.2f}" + _times(step / mine, "slower"),
+                          f"{step * row['sampling_steps']:.0f} ({row['sampling_steps']} steps)" + _times(step * row["sampling_steps"] / mine / ours["sampling_steps"], "slower")]
+            else:
+                cells += ["has no sampler", ""]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines).strip()
+
+
+def speedups_table() -> str:
+    """What each thing that makes training and sampling fast is worth, on each machine where that was measured, as Markdown."""
+    lines = []
+    for path in sorted(RESULTS.glob("speedups*.json")):
+        result = json.loads(path.read_text())
+        for kind, rows in result["rows"].items():
+            lines += [f"| {kind}; {result['device']}, {result['precision']}, batch {result['batch_size']} | seconds | of as it is |", "|---|---|---|"]
+            lines += [f"| {name} | {taken:.3f} | {taken / rows['as it is']:.2f}× |" for name, taken in rows.items()] + [""]
+    return "\n".join(lines).strip()
+
+
+def _times(ratio: float, word: str) -> str:
+    return "" if ratio == 1 else f", {ratio:.0f}× {word}"
+
+
+TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table,
+          "joint": joint_table, "extension": extension_table, "inflation": inflation_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
+
+
+def minutes(lesson: str) -> str:
+    """Minutes of reading and of exercises of a lesson, by its file's name without ending, as its header says."""
+    header = re.search(r"\| reading \| exercises \|.*\n.*\n# \| (\d+) minutes \| (\d+) minutes \|", (ROOT / "lessons" / f"{lesson}.py").read_text())
+    return f"{header[1]} + {header[2]}"
 
 
 def with_tables(text: str) -> str:
-    """README's text with the tables between its markers made anew."""
-    tables = {"results": results_table, "steps": steps_table, "guidance": guidance_table, "speed": speed_table, "shapes": shapes_table, "settings": settings_table, "joint": joint_table, "extension": extension_table,
-              "inflation": inflation_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
-    for name, make in tables.items():
-        text, found = re.subn(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, t=make(): f"{m[1]}{t}\n{m[2]}", text, flags=re.DOTALL)
-        if found != 1:
-            raise ValueError(f"README.md needs one pair of markers <!-- {name} --> and <!-- /{name} -->; found {found}.")
+    """The text of a page with each table that it has a place for, between <!-- NAME --> and <!-- /NAME -->, made anew, and the minutes of the lessons that it lists."""
+    text = re.sub(r"^(\| \d\d \| .*\(lessons/(\w+)\.ipynb\) .*\|)[^|]*\|$", lambda m: f"{m[1]} {minutes(m[2])} |", text, flags=re.MULTILINE)
+    for name, make in TABLES.items():
+        text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, make=make: f"{m[1]}{make()}\n{m[2]}", text, flags=re.DOTALL)
     return text
 
 
 def main() -> None:
-    """Write figures and tables."""
-    parser = argparse.ArgumentParser(prog="python -m utils.readme", description="Make README's figures and tables.")
-    parser.add_argument("--tables", action="store_true", help="only the tables")
-    if not parser.parse_args().tables:
-        for figure in (denoising_gif, fast_samplers_gif, guidance_gif, controls_gif, text_to_video_gif):
-            figure()
-        for name in ("05_who_sees_whom.gif", "07_packs.gif", "08_extension.gif", "09_pseudo_3d.gif", "10_make_a_video.gif", "11_interpolation.gif", "12_pipeline.gif"):
-            from_lesson(name)
-    README.write_text(with_tables(README.read_text()))
+    """Write the tables of every page."""
+    for page in PAGES:
+        page.write_text(with_tables(page.read_text()))
 
 
 if __name__ == "__main__":

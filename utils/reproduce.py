@@ -49,7 +49,7 @@ def stages(budget: str, amp: str, num: int, out: Path) -> dict[str, Stage]:
         folder = out / table
         found[table] = Stage(["utils.compare", table, *sizes[budget], "--num", str(max(2, num // 4)), "--amp", amp, "--out", str(folder)],
                              [folder / f"{variant}.pt" for variant in TABLES[table]])
-    found["tables"] = Stage(["utils.readme", "--tables"])
+    found["tables"] = Stage(["utils.readme"])
     return found
 
 
