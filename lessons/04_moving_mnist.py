@@ -18,8 +18,11 @@
 #
 # ![One real clip and the same clip spoiled in seven ways: frozen, shuffled, at half speed, with other digits, with digits that change half-way, as noise, and backwards](../assets/figures/04_controls.gif)
 #
-# **Claim: a data set without captions gets them when we draw it ourselves; and a number about video is worth something only beside what it says of real clips (the floor) and of clips spoiled on purpose (the controls).**
-# (Above, row by row: a real clip; then the same one frozen, its frames shuffled, at half speed; with other digits; with digits that change half-way; noise; backwards.)
+# *Top: a real clip; the same one frozen, its frames shuffled, at half speed. Bottom: with other digits, with digits that change half-way, noise, backwards.*
+#
+# **Claim: a data set without captions gets them when we draw it ourselves. And a number about video is worth something only beside two others: what it says of real clips (the floor), and of clips spoiled on purpose (the controls).**
+#
+# Every later lesson is judged by these numbers.
 #
 # You will be able to
 # - handle a clip as a tensor B C T H W, and recognise two axes that were swapped by mistake;
@@ -34,7 +37,7 @@
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → **04 Moving MNIST (you are here)** → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
 # [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) →
-# [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → 13 scaling up. This lesson needs no diffusion. It goes on where
+# [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → [13 scaling up](13_scaling_up.ipynb). This lesson needs no diffusion. It goes on where
 # [the kernel distance](01_ddpm_on_mnist.ipynb#9.-A-number,-with-a-floor-and-controls) of lesson 01 left off. Symbols: [glossary](glossary.md).
 
 # %% [markdown]
@@ -49,7 +52,10 @@ SLUG, TAG = "video-diffusion-lessons/video-diffusion-lessons", "main"  # stamped
 if "google.colab" in sys.modules:
     ROOT = Path("/content") / SLUG.split("/")[1]
     if not ROOT.exists():
-        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
+        part = ROOT.with_name("unfinished")  # gets its name when it is whole: a clone that was cut off is made anew
+        subprocess.run(["rm", "-rf", str(part)], check=True)
+        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(part)], check=True)
+        part.rename(ROOT)
 else:
     ROOT = next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "utils" / "runtime.py").exists())
 if sys.path[0] != str(ROOT):
@@ -115,7 +121,7 @@ print("right equals the clip:", torch.equal(right, video), "  wrong equals the c
 
 
 # %% [markdown]
-# <details><summary>What you see</summary>Each row of the lower two runs through all four clips: frame 1 of the first clip, then of others. A network trained on `wrong` would have to make digits jump between clips.</details>
+# <details><summary>What you see</summary>Each row of the lower two runs through all four clips: every fourth frame of the first, then of the second, and so on. A network trained on `wrong` would have to learn digits that jump from clip to clip.</details>
 #
 # Names alone do not save you: the wrong line has names, too. So this series folds and unfolds with the same pattern in the same place, and [lesson 05](05_factorized_unet.ipynb) tests each layer: change one frame, and see which others move.
 #
@@ -149,6 +155,7 @@ def bouncing(start, angle, frames, speed=0.1):
     return torch.stack(places), torch.stack(steps)
 
 
+# %%
 free, kept = straight(start, angle, 12), bouncing(start, angle, 12)[0]
 figure, ax = plt.subplots(figsize=(3.4, 3.4), layout="constrained")
 ax.plot(free[:, 1], free[:, 0], "--", color=show.GREY, label="no walls")
@@ -190,7 +197,7 @@ print("32 pixels equal:", bool((our_video - shrink(render(digits, places), 32)).
 # (`utils` pastes all frames of all clips at once. `python tests/benchmark_generator.py` prints how many clips a second that is on your machine, and which part of a training step.)
 #
 # ## 3. Seen from above
-# Let the height vanish and time run downwards. **Predict before you look:** what does a digit that moves evenly draw? One that bounces? One that stands still? What would a clip of unrelated frames look like?
+# An **x-t slice**: of every column keep the brightest pixel, so that height vanishes, and let time run downwards. **Predict before you look:** what does a digit that moves evenly draw? One that bounces? One that stands still? What would a clip of unrelated frames look like?
 
 # %%
 shuffled = video[:1, :, torch.randperm(16, generator=generator(2))]
@@ -200,7 +207,7 @@ show.xt_slice(torch.cat([video[:3], shuffled]), names, title="x-t slices")
 # %% [markdown]
 # <details><summary>How to read it</summary>
 #
-# The flatter the line, the faster the digit goes sideways. A corner is a bounce off a side wall. A vertical line goes straight up or down, or stands still. Confetti is not motion.
+# Even motion draws a straight band, as wide as the digit. The flatter it lies, the faster the digit goes sideways. A corner is a bounce off a side wall. A vertical band goes straight up or down, or stands still: from above the two look alike. Frames without order draw a ragged edge.
 # </details>
 #
 # ## 4. The clock
@@ -313,6 +320,8 @@ print(tuple(loaded.video.shape), sorted(set(loaded.captions)))
 show.film_strip((torch.stack([mine[0], mine[1]]) + 1) / 2, mine.texts, every=2, title="read back, at 32 pixels")
 
 # %% [markdown]
+# (The grey rim is the GIF player's: it frames every clip.)
+#
 # # What a good number is
 # ## 7. The obvious number, and why it fails
 # A model has made a clip. How good is it? The naive answer: compare it with a real clip, pixel by pixel. Three candidates against real clips, by mean squared error; smaller is "better". **Predict the order** of: another real clip; an all-black clip; the mean of many real clips.
@@ -334,7 +343,7 @@ assert error["the mean of all clips"] < error["an all-black clip"] < error["anot
 # Pixels reward fog: there is no one right clip to be near to. What can be compared is *distributions*: do many generated clips, together, look like many real ones? For that each clip becomes a few numbers (features) that matter to the eye, and two clouds of features are compared.
 #
 # ## 8. Distances between clouds
-# The features here come from the **judge**: a small network, trained on real clips with labels to say which digits there are, where each is in each frame, how fast they move and where they set off to; at several speeds, and on clips that were blurred, dimmed and made noisy, as generated clips are never perfectly clean. Then it was frozen.
+# The features here come from the **judge**: a small network, trained on real clips with labels to say which digits there are, where each is in each frame, how fast they move and where they set off to. It saw several speeds, and clips that were blurred, dimmed and made noisy, as generated clips are never perfectly clean. Then it was frozen.
 # Its last layer before the answers has 64 numbers a clip: its features. Two distances between clouds of features $x$ and $y$:
 #
 # - **Fréchet distance**: fit a Gaussian to each, mean $\mu$ and covariance $\Sigma$: $|\mu_x-\mu_y|^2 + \mathrm{tr}\,(\Sigma_x + \Sigma_y - 2(\Sigma_x\Sigma_y)^{1/2})$. FID and FVD are this, in the features of other networks. (So ours is not FVD, and cannot be compared with a published one.)
@@ -378,7 +387,7 @@ figure, ax = plt.subplots(figsize=(5, 2.8), layout="constrained")
 for (name, values), style, colour in zip(distances.items(), ("o-", "s--"), (show.ORANGE, show.BLUE)):
     ax.errorbar(sizes, [v.mean() for v in values], [v.std() for v in values], fmt=style, capsize=3, color=colour, label=name)
 ax.axhline(0, color="black", linewidth=0.8)
-ax.set(xscale="log", xlabel="clips in each set", title="distance of real clips from real clips")
+ax.set(xscale="log", xlabel="clips in each set", ylabel="distance", title="distance of real clips from real clips")
 ax.set_xticks(sizes, map(str, sizes))
 ax.set_xticks([], minor=True)
 ax.legend(fontsize=8);
@@ -401,7 +410,8 @@ print("kernel: 0 within four standard errors at n = 16:", bool(smallest.mean().a
 # %%
 from utils.controls import spoiled
 bad = {"real": (MovingMNIST("test", seed=8).sample(1).video + 1) / 2, **spoiled(1, seed=8)}
-show.film_strip(torch.cat(list(bad.values())), [name.removeprefix("control: ") for name in bad], every=2)
+names = [name.removeprefix("control: ") for name in bad]
+show.film_strip(torch.cat(list(bad.values())), names, every=2, title="a real clip, and the same one spoiled")
 
 # %%
 from utils.metrics import kernel_distance_interval, motion
@@ -424,29 +434,31 @@ for name, reading in readings.items():
 
 
 # %% [markdown]
-# Which controls stand clear of the floor, and which one *should not*? Played backwards, bouncing is still bouncing; a distance that rose there would be measuring something else than we think. (Not quite: the clamp makes a short step before a wall and a full one after it. The judge does not mind.) With a hundred clips the milder controls drown in the noise; section 9 has 2,048.
+# Which controls stand clear of the floor, and which one *should not*? Played backwards, bouncing is still bouncing; a distance that rose there would be measuring something else than we think. (Not quite: the clamp makes a short step before a wall and a full one after it. The judge does not mind.) With so few clips the mildest controls drown in the noise; section 9 has 2,048.
 #
 # ## 9. Reading a clip
 # A distance says *that* something is wrong. A reading says *what*. The judge gives, for each of two digits, its name and its place in every frame; through the places we lay the best bouncing path (even motion between two mirrors), which gives speed and direction.
 
 # %%
 def draw_reading(axes, clips, reading, k, title):
-    """The clip's first frame, with the track (dots) and the best path (line) of each digit's middle."""
+    """The clip's first frame, with the track and the best path of each digit's middle."""
     axes.imshow(clips[k, 0, 0], cmap="gray_r", vmax=2)
     middles, lines = reading.tracks[k] + 6.5, reading.path.positions[k] + 6.5      # from corner to middle
-    for track, path, digit, colour in zip(middles, lines, reading.digits[k].tolist(), (show.BLUE, show.ORANGE)):
+    looks = (show.BLUE, "o"), (show.ORANGE, "s")
+    for track, path, digit, (colour, mark) in zip(middles, lines, reading.digits[k].tolist(), looks):
         axes.plot(path[:, 1], path[:, 0], color=colour)
-        axes.plot(track[:, 1], track[:, 0], "o", color=colour, markersize=3, label=str(digit))
-        axes.plot(track[0, 1], track[0, 0], "o", color=colour, markersize=9, markerfacecolor="none")
+        axes.plot(track[:, 1], track[:, 0], mark, color=colour, markersize=3, label=str(digit))
+        axes.plot(track[0, 1], track[0, 0], mark, color=colour, markersize=10, markerfacecolor="none")
     axes.set(xticks=[], yticks=[], title=title)
-    axes.legend(fontsize=7, loc="upper right")
+    axes.legend(fontsize=9, loc="upper right")
 
 
 names = [FLOOR, "control: half speed", "control: frames shuffled", "control: noise"]
-figure, axes = plt.subplots(1, 4, figsize=(10, 2.8), layout="constrained")
-for ax, name in zip(axes, names):
+figure, axes = plt.subplots(2, 2, figsize=(6.4, 6.9), layout="constrained")
+for ax, name in zip(axes.flat, names):
     draw_reading(ax, shown[name], readings[name], 2, name.removeprefix("control: ").removesuffix(" (floor)"))
-figure.suptitle(f"what the judge reads (ring: first frame); caption: {held_out.captions[2]}", fontsize=10);
+figure.suptitle(f"what the judge reads; asked for: {held_out.captions[2]}\n"
+                "marks: its track (large: first frame), line: the best path", fontsize=10);
 
 # %% [markdown]
 # From such readings come numbers with a meaning:
@@ -503,9 +515,14 @@ print("a digit that changes: identity falls by a quarter or more:", changed["ide
 # (Published FVD has the same weakness: it weighs what is shown more than how it moves; Ge et al. 2024, in the readings.) Only the whole row shows what is wrong. And most of what real clips are off the path is in the data, not in the reader: compare the perfect tracker's.
 #
 # ## 10. A second opinion
-# A network judges networks: what if it errs in the way that they do? So there is a second reader **without any network**: templates (means of training digits) are matched against every place of every frame; the two best are linked over time so that motion is even and digits stay what they are (the Viterbi algorithm: the cheapest of all ways to link, found frame by frame); and each digit's picture, a low quantile over its frames, as the other digit only ever adds light, is named by its nearest neighbours among 55,000 training digits.
+# A network judges networks: what if it errs in the way that they do? So there is a second reader, the **tracker**, **without any network**:
 #
-# Real clips; the same ones damaged in ways that the judge saw in training, and in one that it did not (strips across the frame); and noise:
+# 1. Templates (means of training digits) are matched against every place of every frame.
+# 2. The two best are linked over time so that motion is even and digits stay what they are (the Viterbi algorithm: the cheapest of all ways to link, found frame by frame).
+# 3. Each digit's picture is cut out along its track: a low quantile over the frames, as the other digit only ever adds light.
+# 4. It is named by its nearest neighbours among 55,000 training digits.
+#
+# Real clips; the same ones damaged in ways that the judge saw in training, and in one that it did not (strips across the frame); and noise. **Predict:** which damage costs which reader more?
 
 # %%
 from utils.metrics import agreement, obeyed
@@ -518,6 +535,8 @@ noisy = (0.7 * clean + 0.1 * torch.randn(clean.shape, generator=generator(17))).
 blurred = torch.nn.functional.avg_pool3d(clean, (1, 3, 3), 1, (0, 1, 1))
 degraded = {"real": clean, "faint and noisy": noisy, "blurred": blurred, "black strips": strips,
             "noise alone": shown["control: noise"][:M]}
+
+# %%
 second = {name: track(clips) for name, clips in degraded.items()}
 print(f"n = {M:<16d}digits: judge   tracker   same two digits   same direction")
 for name, clips in degraded.items():
@@ -538,7 +557,7 @@ figure.suptitle("digits cut out of two clips by the tracker", fontsize=10);
 
 
 # %% [markdown]
-# Two readers that work in different ways and agree on real clips: that is what makes either believable. On noise both still name two digits; **neither can answer "no digit"**, and that they disagree is the only sign. Where they part on a model's clips, look at the clips.
+# Two readers that work in different ways and agree on real clips: that is what makes either believable. Damaged clips they do not lose alike: the tracker needs sharp digits, and blur takes them. On noise both still name two digits; **neither can answer "no digit"**, and that they disagree is the only sign. Where they part on a model's clips, look at the clips.
 #
 # The pictures serve once more: is a generated digit a *copy* of a training digit? Its distance to the nearest training digit is compared with that of held-out digits: nearer half the time is as it should be, nearer nearly always would be memory. `python -m utils.evaluate` writes it as `tracker_memorised`.
 #
@@ -553,19 +572,26 @@ def spoil(video):
 
 # %%
 spoilt = spoil(shown[FLOOR])
-print(f"{'':8s}{'kernel distance':>22s}" + HEAD)
+print(f"{'':15s}{'kernel distance':>22s}" + HEAD)
 for name, reading in {"real": readings[FLOOR], "yours": read(spoilt)}.items():
     row = {**kernel_distance_interval(reading.features, target), **obeyed(reading, held_out.captions), **motion(reading)}
-    print(f"{name:8s}{distance(row):>22s}" + numbers(row))
-show.film_strip(spoilt[:2], ["yours"] * 2, every=2)
+    print(f"{name:15s}{distance(row):>22s}" + numbers(row))
+show.film_strip(spoilt[:2], ["yours"] * 2, every=2, title="what `spoil` makes of two real clips")
 
 # %% [markdown]
 # Why do pairs fall, although every digit sets off as it should? Because the direction is read off the best *even* path through all sixteen frames, and a digit that stops half-way has none.
 #
 # Ideas: shift every frame by a pixel at random; upside down; blur; a checkerboard in the corner; time running backwards from frame 8; a grey or a flickering background; half the light. Can you find damage that an eye sees at once and no number notices?
 #
-# <details><summary>One answer</summary>Light: a dimmer digit, or a grey or flickering background, costs these numbers little or nothing. Everything here was trained on, or cut out of, digits, and the judge was even trained to overlook faint light. A number sees what its maker thought of.</details>
-#
+# <details><summary>One answer</summary>Light: half of it, or a grey background, costs these numbers little or nothing (next cell). The judge was trained to overlook faint light. A number sees what its maker thought of.</details>
+
+# %%
+for name, clips in {"half the light": 0.5 * shown[FLOOR], "grey background": shown[FLOOR].clamp(min=0.3)}.items():
+    reading = read(clips)
+    row = {**kernel_distance_interval(reading.features, target), **obeyed(reading, held_out.captions), **motion(reading)}
+    print(f"{name:15s}{distance(row):>22s}" + numbers(row))
+
+# %% [markdown]
 # | if the numbers look like this | then |
 # |---|---|
 # | distance high, digits right, off the path far | frames do not belong together: the network's frames do not see each other (lesson 05), or axes were swapped |
@@ -591,9 +617,10 @@ print(f"{'vdm-text, read by the tracker':40s}{'':>21s}{numbers(tracked)}   (n = 
 
 
 # %% [markdown]
-# The two readers part on how far digits are off the path. The judge looks for the digit that it named, and where that digit turns into another, its track jumps; the tracker follows a shape, whatever it is called. When readers disagree, that is a finding too.
+# The last row reads the model's clips once more, with the tracker. Where the two readers part, two causes are likely. *Digits*: the tracker needs sharp ones (section 10), so it is the stricter reader. *Off the path*: the judge looks for the digit that it named,
+# and where that digit turns into another, its track jumps; the tracker follows a shape, whatever it is called. When readers disagree, that is a finding too.
 #
-# Before you read on: say in one sentence what is good and what is bad about this model, from the numbers alone. Then [look at its clips](06_video_diffusion_models.ipynb#1.-Load,-type,-watch). Any set of clips, yours or a rival's, goes through the same mill:
+# Say in one sentence what is good and what is bad about this model, from the numbers alone. Then [look at its clips](06_video_diffusion_models.ipynb#1.-Load,-type,-watch), and compare your sentence with the goals that lesson 06 set before training. Any set of clips, yours or a rival's, goes through the same mill:
 #
 # ```bash
 # python -m utils.evaluate clips.npz     # arrays: videos (N, 1, T, 32, 32), captions (optional)

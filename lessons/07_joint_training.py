@@ -18,7 +18,7 @@
 #
 # ![Each of four clips followed by eight pictures that belong to other clips: what one training step sees](../assets/figures/07_packs.gif)
 #
-# **Claim: images packed behind a clip, and masked so that nothing leaks, give each training step nine scenes instead of one for half as much computing again; a video model that has seen the same clips is the better for it.** Whether it also pays at equal *cost* is another question, and section 8 asks it.
+# **Claim: a video model can train on single images too. Packed behind a clip, and masked so that nothing leaks, eight images show it nine scenes instead of one, for half as much computing again. After the same clips its loss on new clips is then a little lower.** Whether its samples are better, nine small runs cannot tell; and whether images pay at equal *cost* is another question. Section 8 asks both.
 # (Above: four packs as one training step sees them. Sixteen frames that belong together, then eight images, each for itself.)
 #
 # You will be able to
@@ -29,10 +29,10 @@
 #
 # | reading | exercises | machine: T4 (estimate) / two CPU cores |
 # |---|---|---|
-# | 25 minutes | 20 minutes | 15 / 5 minutes (a smaller run) |
+# | 25 minutes | 15 minutes | 15 / 5 minutes (a smaller run) |
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
-# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → **07 joint training (you are here)** → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) → [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → 13 scaling up.
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → **07 joint training (you are here)** → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) → [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → [13 scaling up](13_scaling_up.ipynb).
 # This lesson rests on [attention over time](05_factorized_unet.ipynb#4.-Attention-over-time,-and-two-ways-to-get-it-wrong) and its probes (lesson 05). Symbols: [glossary](glossary.md).
 
 # %% [markdown]
@@ -47,7 +47,10 @@ SLUG, TAG = "video-diffusion-lessons/video-diffusion-lessons", "main"  # stamped
 if "google.colab" in sys.modules:
     ROOT = Path("/content") / SLUG.split("/")[1]
     if not ROOT.exists():
-        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
+        part = ROOT.with_name("unfinished")  # gets its name when it is whole: a clone that was cut off is made anew
+        subprocess.run(["rm", "-rf", str(part)], check=True)
+        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(part)], check=True)
+        part.rename(ROOT)
 else:
     ROOT = next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "utils" / "runtime.py").exists())
 if sys.path[0] != str(ROOT):
@@ -86,7 +89,8 @@ T, K = 16, 8
 
 # %% [markdown]
 # ## 1. A clip is sixteen pictures of the same two drawings
-# A clip shows two digits, sixteen times, moved. Other scenes would show other drawings and, with captions, other words, and a single frame of one costs a sixteenth of a clip. Count it for the recipe `vdm-text`: what a clip with $K$ images packed behind it costs, and how many drawings it shows for that.
+# A clip shows two digits, sixteen times, moved. Other scenes would show other drawings and, with captions, other words. A single frame of one costs a sixteenth of a clip.
+# Count it for the recipe `vdm-text` (lesson 06): what a clip with $K$ images packed behind it costs to train on, and how many drawings it shows for that.
 
 # %%
 video_recipe = recipe("vdm-text")
@@ -97,10 +101,16 @@ for k, cost in gflop.items():
 assert 1.45 < gflop[8] / gflop[0] < 1.55, "the text below says: half as much again"
 
 # %% [markdown]
-# The paper's K = 8 costs half as much again and shows nine times the drawings. **Why should that help a *video* model?** The frames of a clip are alike, so a batch of clips holds few independent examples and its gradient is noisy. Images add independent ones: less variance, for some bias, as the loss is no longer that of clips alone. What images cannot teach is motion: that needs the clip.
+# The paper's K = 8 costs half as much again and shows nine times the drawings. **Why should that help a *video* model?** The frames of a clip are alike, so a batch of clips holds few independent examples and its gradient is noisy. Images add independent ones. The gradient is then less noisy (less variance), but no longer that of clips alone (some bias). What images cannot teach is motion: that needs the clip.
 #
 # ## 2. Pack them
-# **The plan:** put the $K$ images behind the frames on the time axis, as if the clip were longer: $z$ is (B, C, T + K, H, W). Convolutions and attention over space work frame by frame, so they need no change. Frames meet in attention over time only.
+# **The plan:** put the $K$ images behind the frames on the time axis, as if the clip were longer. Convolutions and attention over space work frame by frame, so they need no change. Frames meet in attention over time only.
+#
+# | | shape | here |
+# |---|---|---|
+# | clips | (B, C, T, H, W) | (4, 1, 16, 32, 32) |
+# | images, K for each clip | (B, C, K, H, W) | (4, 1, 8, 32, 32) |
+# | pack: $x$, and with noise $z$ | (B, C, T + K, H, W) | (4, 1, 24, 32, 32) |
 
 # %%
 clips = MovingMNIST("test", seed=0, captions="digits").sample(4)
@@ -126,6 +136,7 @@ pack = torch.cat([test.video, rearrange(strangers.video, "(b k) c 1 h w -> b c k
 noise, cond = torch.randn(pack.shape, generator=generator(1)), model.encode(test.captions)
 
 
+# %%
 def frame_errors(x, eps, num_images, level=1.0):
     """(T,) v-loss on each of the clip's frames when x (B, 1, T or T + K, H, W) goes through the network."""
     log_snr = torch.full((len(x),), level)
@@ -134,6 +145,7 @@ def frame_errors(x, eps, num_images, level=1.0):
     return (output - target(x, eps, log_snr, "v"))[:, :, :T].square().mean((0, 1, 3, 4))
 
 
+# %%
 alone = frame_errors(pack[:, :, :T], noise[:, :, :T], 0)
 unmasked = frame_errors(pack, noise, 0)
 longer = MovingMNIST("test", seed=5, captions="digits", num_frames=T + K).sample(N).video    # the same clips, going on
@@ -149,14 +161,16 @@ print("its own continuation does not:", bool(continued[-1] < 1.1 * alone[-1]))
 
 
 # %% [markdown]
-# It is not the length: the clip's own next frames help. Attention over time takes the strangers for them, and what it believes of the last frame is wrong. A network *trained* so may learn to distrust its neighbours. (A widely used public implementation, `video-diffusion-pytorch` 0.7.0, leaks even where every frame is told to look at itself alone: change frame 3, and frame 0 moves.)
+# The error grows at the end of the clip, next to the strangers. It is not the length: the clip's own next frames help there. Attention over time takes the strangers for them, and as near frames count most, it is the last frame that goes wrong. A network *trained* so may learn to distrust its neighbours.
+#
+# (A widely used public implementation, `video-diffusion-pytorch` 0.7.0, leaks even where every frame is told to look at itself alone: change frame 3, and frame 0 moves.)
 #
 # ## 4. The mask
 # *Frame $i$ may look at frame $j$* is a table of $(T + K)^2$ yes and no. The clip's frames see each other; an image sees itself: **block-diagonal**.
 #
 # $$M = \begin{pmatrix} 1_{T \times T} & 0 \\ 0 & I_K \end{pmatrix}, \qquad \text{logit}_{ij} = -\infty \text{ where } M_{ij} = 0$$
 #
-# ($1_{T \times T}$ is all ones, $I_K$ the identity. No row is empty, so softmax never divides by zero.)
+# ($1_{T \times T}$ is all ones, $I_K$ the identity. A logit is what softmax turns into a weight; −∞ becomes 0. No row is empty, so softmax never divides by zero.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -176,7 +190,7 @@ figure, axes = plt.subplots(1, 2, figsize=(5, 2.5), layout="constrained")
 masks = {"no mask": torch.ones(T + K, T + K), "block-diagonal": block_mask(T, K)}
 for ax, (name, mask) in zip(axes, masks.items()):
     ax.imshow(mask.float().numpy(), cmap="Blues", vmin=0, vmax=1.3)
-    ax.set(title=name, xlabel="looks at frame", ylabel="frame")
+    ax.set(title=name, xlabel="looks at frame (blue: yes)", ylabel="frame")
 
 # %% [markdown]
 # With the mask, and the same strangers:
@@ -186,7 +200,7 @@ masked = frame_errors(pack, noise, K)
 figure, ax = plt.subplots(figsize=(5, 2.4), layout="constrained")
 for name, errors, colour, style in (("no mask", unmasked, show.ORANGE, "s--"), ("masked", masked, show.BLUE, "o-")):
     ax.plot(range(T), errors / alone, style, color=colour, label=name)
-ax.set(xlabel="frame of the clip", title="error with strangers behind the clip / without")
+ax.set(xlabel="frame of the clip, from 0", ylabel="1 = clip alone", title="error with strangers behind the clip")
 ax.legend();
 
 # %%
@@ -196,10 +210,11 @@ print("masked, the strangers change the clip's error by less than a thousandth:"
 
 # %% [markdown]
 # ## 5. A test that would notice
-# A trained network may hide a leak in a layer that it hardly uses. So: *every* parameter random, double precision, a noise level and a condition for each frame; then the packed output must be the clip's output, and each image's output as a one-frame clip, side by side, to rounding error. And the probe of lesson 05: one image changes, who moves?
+# A trained network may hide a leak in a layer that it hardly uses. So make *every* parameter random, in double precision, with a noise level and a condition for each frame. Then ask two things:
+# - Is the packed output the clip's output, and each image's output as a one-frame clip, side by side, to rounding error?
+# - The probe of lesson 05: one image changes; who moves?
 
 # %%
-# NBVAL_CHECK_OUTPUT
 SMALL = UNetConfig(channels=(16, 32), blocks=(1, 1), space=(False, True), time=(True, True), stem=2,
                    embed_dim=32, head_dim=16, max_distance=15)
 net = randomize(UNet(SMALL)).double().eval()
@@ -221,13 +236,15 @@ def leak(net, t=5, k=3):
     return float((packed - separate).abs().max()), moved.tolist()
 
 
-difference, moved = leak(net)
+# %%
+# NBVAL_CHECK_OUTPUT
+difference, moved = leak(net)                                                    # frames 0 to 4 are the clip, 5 to 7 images
 print("packed equals separate to 1e-10:", difference < 1e-10)
-print("changing image 6 moves frames:", [j for j, much in enumerate(moved) if much > 1e-9])
+print("changing frame 6, the second image, moves frames:", [j for j, much in enumerate(moved) if much > 1e-9])
 
 
 # %% [markdown]
-# So packing is a convenience: two calls, one for clips and one for images, with a weighted sum of their losses, would be the same training. One call of one shape is simpler and keeps a GPU busy. Its price is attention over time on $(T + K)^2$ pairs, most of which the mask throws away.
+# So packing is a convenience: two calls, one for clips and one for images, with a weighted sum of their losses, would be the same training. One call of one shape is simpler and keeps a GPU busy. Its price is attention over time on $(T + K)^2$ pairs, of which the mask throws away all but $T^2 + K$.
 #
 # **Three ways to break it**, all easy to write: forget the mask; let normalisation take its statistics over all frames of a pack; pass the mask to all attention layers but one. **Predict:** which of the three would a look at the picture of the mask have shown you?
 
@@ -260,7 +277,7 @@ def one_layer_forgets(net):
 for twin in (None, no_mask, norm_over_frames, one_layer_forgets):
     difference, moved = leak(net if twin is None else twin(net))
     print(f"{'intact' if twin is None else twin.__name__:18s} packed - separate {difference:7.0e}   "
-          "image 6 moves frames by " + " ".join(f"{much:.0e}" if much else "0" for much in moved))
+          "frame 6 moves the frames by " + " ".join(f"{much:.0e}" if much else "0" for much in moved))
     assert (difference < 1e-10) == (twin is None)
 
 
@@ -268,8 +285,11 @@ for twin in (None, no_mask, norm_over_frames, one_layer_forgets):
 # <details><summary>Answer</summary>Only the first. In the other two the mask is right, and something goes past it. Test the network, not the mask.</details>
 #
 # ## 6. Whose caption, whose noise?
-# A network for clips takes one caption and one noise level for each clip. Were a stranger's image to carry the *clip's* caption, the network would be taught that a picture of 1 and 0 is "3 and 7". So every frame carries its own condition, (B, T + K, D): the clip's, T times, then each image's. The paper does not say whether images share the clip's noise level;
-# here each draws its own, so that one step sees more levels. The loss is the mean over all frames of the pack. That gives the clip the weight T/(T + K), two thirds at K = 8: the bias of section 1.
+# A network for clips takes one caption and one noise level for each clip. Were a stranger's image to carry the *clip's* caption, the network would be taught that a picture of 1 and 0 is "3 and 7". So every frame carries its own condition, (B, T + K, D): the clip's, T times, then each image's.
+#
+# The paper does not say whether images share the clip's noise level. Here each draws its own, so that one step sees more levels.
+#
+# The loss is the mean over all frames of the pack. That gives the clip the weight T/(T + K), two thirds at K = 8: the bias of section 1.
 
 # %%
 def per_frame(of_clips, of_images):
@@ -309,11 +329,13 @@ with torch.no_grad():
 
 # %% [markdown]
 # ## 7. A pair, trained live
-# The recipe `vdm` twice, K = 0 and K = 8: same initial weights, same clips in the same order at the same noise levels. No captions, so that what images do for *pictures and motion* is not mixed with what they do for words. At a few points, the loss on held-out *clips*, without images, with the same noise for both.
+# The recipe `vdm` twice, K = 0 and K = 8: same initial weights, same clips in the same order at the same noise levels. No captions, so that what images do for *pictures and motion* is not mixed with what they do for words. At a few points, the loss on held-out *clips*, without images, with the same noise for both. (A grey band, if there is one, is an earlier run of K = 8 of this length. A lost session costs at most half a minute.)
+#
+# **Predict:** which run is ahead after the same steps, and which after the same computing?
 
 # %%
-steps, size = {"smoke": (4, 2), "cpu": (60, 4)}.get(BUDGET, (2500, 16))
-shown = {"smoke": 8, "cpu": 24}.get(BUDGET, 64)
+steps, size = {"smoke": (3, 2), "cpu": (100, 4)}.get(BUDGET, (2500, 16))
+shown, quick = {"smoke": (4, 1), "cpu": (24, 8)}.get(BUDGET, (64, 8))                # held-out clips; steps of a sample on the way
 pair = {k: Trainer(replace(recipe("vdm"), num_images=k), Budget(steps, size), device=DEVICE) for k in (0, K)}
 weights = [run.net.state_dict() for run in pair.values()]
 assert all(torch.equal(a, b) for a, b in zip(weights[0].values(), weights[1].values()))      # the same start
@@ -321,22 +343,29 @@ before = sum(validation_loss(pair[0].model(), shown).values()) / len(LEVELS)
 
 # %%
 curves = {k: [] for k in pair}
+
+
+def look(k):
+    """What the board shows of run k; on the way, a point of its curve."""
+    def samples(model):
+        loss = sum(validation_loss(model, shown).values()) / len(LEVELS)
+        curves[k].append((pair[k].step, pair[k].provenance()["flops"], loss))
+        return model.sample(num=2, steps=quick)
+    return samples
+
+
 for k, run in pair.items():
-    for progress in run.run():
-        if progress.step % max(1, steps // 4) == 0:
-            loss = sum(validation_loss(run.model(), shown).values()) / len(LEVELS)
-            curves[k].append((progress.step, run.provenance()["flops"], loss))
-    print(f"K = {k}: {run.step} steps of {size} clips, {run.trained_seconds:.0f} s, {curves[k][-1][1]:.2g} FLOPs; "
-          f"held-out loss {before:.4f} -> {curves[k][-1][2]:.4f}")
+    show.train_live(run, f"07_{BUDGET}_{k}", look(k), updates=2 if BUDGET == "smoke" else 4)
+    print(f"K = {k}: {curves[k][-1][1]:.2g} FLOPs; held-out loss {before:.4f} -> {curves[k][-1][2]:.4f}")
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(8, 2.5), layout="constrained", sharey=True)
 for ax, column, name in zip(axes, (0, 1), ("step", "FLOPs")):
     for (k, curve), colour, style in zip(curves.items(), (show.ORANGE, show.BLUE), ("s--", "o-")):
         ax.plot([row[column] for row in curve], [row[2] for row in curve], style, color=colour, label=f"K = {k}")
-    ax.set(xlabel=name, yscale="log")
+    ax.set(xlabel=name)
 axes[0].set_ylabel("loss on held-out clips")
-figure.suptitle("the same two runs: per step, and for what they cost", fontsize=11)
+figure.suptitle("the same two runs: for each step, and for what they cost", fontsize=11)
 axes[0].legend();
 
 # %%
@@ -351,23 +380,27 @@ names = [f"K = {k}" for k in pair for _ in range(2)]
 show.film_strip(samples, names, every=2, title=f"trained here, {steps} steps of {size} clips; same noise")
 
 # %% [markdown]
-# A short run is a short run, and a pair is one draw. To know, take seeds.
+# <details><summary>What to look for</summary>
+#
+# Left: after the same steps the curves lie close together; what the images add is small. Right: at the same cost the run without images is further, as it has taken half as many steps again.
+# </details>
+#
+# A short run is a short run: after a hundred steps (on a CPU) samples are still mostly noise. And a pair is one draw. To know, take seeds.
 #
 # ## 8. Nine runs, the same clips
-# K = 0, 4 and 8, three seeds each, made by `python -m utils.compare joint` (interrupted, the same command goes on). The runs of one seed start from the same weights and see the same clips, so a run with images costs more. Measured: loss on held-out clips, and the kernel distance of sampled clips to real ones (lesson 04) with its floor. All nine are shown, none was picked.
+# K = 0, 4 and 8, three seeds each, made by `python -m utils.compare joint` (interrupted, the same command goes on). The runs of one seed start from the same weights and see the same clips, so a run with images costs more. Measured: loss on held-out clips, and the kernel distance of sampled clips to real ones (lesson 04) with its floor, what real clips get. All nine are shown, none was picked.
 
 # %%
 rows = json.loads((ASSETS / "results" / "video-joint.json").read_text())
 losses = {(r["num_images"], r["seed"]): torch.tensor(list(r["validation_loss"].values()), dtype=F64) for r in rows}
 distances = {(r["num_images"], r["seed"]): r["kernel_distance"] for r in rows}
 seeds, last = sorted({seed for _, seed in losses}), rows[-1]
-print(f"{last['clips']:,} clips a run, {last['device']}; distances: n = {last['n']}, 16 steps, "
-      f"floor {last['kernel_distance_floor']:.3f}")
-print(f"{'K':3s}{'FLOPs':>8s}" + "".join(f"{'loss, seed ' + str(seed):>14s}{'distance':>10s}" for seed in seeds))
-for k in (0, 4, 8):
-    flops = next(r["flops"] for r in rows if r["num_images"] == k)
-    print(f"{k:<3d}{flops:8.2g}"
-          + "".join(f"{losses[k, seed].mean():14.4f}{distances[k, seed]:10.3f}" for seed in seeds))
+print(f"{last['clips']:,} clips a run, {last['device']}; distances: n = {last['n']}, 16 steps")
+print(f"{'K':3s}{'FLOPs':>9s}{'seed':>6s}{'loss':>9s}{'distance':>10s}")
+for r in sorted(rows, key=lambda r: (r["num_images"], r["seed"])):
+    key = r["num_images"], r["seed"]
+    print(f"{key[0]:<3d}{r['flops']:9.2g}{key[1]:6d}{losses[key].mean():9.4f}{distances[key]:10.3f}")
+print(f"{'real clips (floor)':27s}{last['kernel_distance_floor']:10.3f}")
 
 
 # %%
@@ -382,30 +415,37 @@ def compared(values, what):
     for k in (4, 8):
         mean, half = interval([float(values[k, seed] - values[0, seed]) for seed in seeds])
         verdict = "better" if mean + half < 0 else "worse" if mean - half > 0 else "cannot tell"
-        print(f"K = {k} minus K = 0, {what:24s} {mean:+.4f} ± {half:.4f}   {verdict}")
+        print(f"{what:16s} K = {k}: {mean:+.4f} ± {half:.4f} {verdict}")
 
 
-compared({key: loss.mean() for key, loss in losses.items()}, "loss, mean of five levels")
+print("minus the same seed's K = 0, with 95% interval")
+compared({key: loss.mean() for key, loss in losses.items()}, "loss, mean")
 for column, level in enumerate(LEVELS):
-    compared({key: loss[column] for key, loss in losses.items()}, f"loss at log-SNR {level:g}")
+    compared({key: loss[column] for key, loss in losses.items()}, f"loss at {level:g}")
 compared(distances, "kernel distance")
+assert all(losses[8, seed].mean() < losses[0, seed].mean() for seed in seeds)    # the text below says so
 
 # %% [markdown]
-# An interval says how far the difference would move with other *seeds*; all runs are measured on the same held-out clips. With three seeds it reaches two and a half standard deviations to each side, so "cannot tell" is not "no difference"; and among fourteen intervals at 95% one may well miss. Look for a pattern, not for a single line.
+# **With eight images the mean loss is lower, in each of the three seeds.** With four one cannot tell; nor for the samples: all of them are far from real clips (the floor) after so short a training.
 #
-# The paper's own table, of large runs with text: FVD 202, 68 and 58 for K = 0, 4 and 8 (and the quality of single frames improved alike). Ours are small runs without captions, in other features: compare the *direction* alone.
+# An interval says how far the difference would move with other *seeds*; all runs are measured on the same held-out clips. With three seeds it reaches two and a half standard deviations to each side, so "cannot tell" is not "no difference". And among fourteen intervals at 95% one may well miss: look for a pattern, not for a single line.
+#
+# The paper's own table, of large runs with text: a Fréchet video distance (FVD, smaller is better) of 202, 68 and 58 for K = 0, 4 and 8, and single frames improved alike. Ours are small runs without captions, in other features: compare the *direction* alone.
 #
 # **The other question: at equal cost?** Then the run without images sees half as many clips again, or takes half as many steps again. `python -m utils.compare settings` trained `vdm-text` in these settings, one run each, with equal FLOPs:
 
 # %%
-print(f"{'':44s}{'steps':>6s}{'clips':>7s}" + "".join(f"{'at ' + format(level, 'g'):>8s}" for level in LEVELS))
+print("loss at log-SNR".ljust(24) + "".join(f"{level:>8g}" for level in LEVELS))
 for r in json.loads((ASSETS / "results" / "video-settings.json").read_text()):
-    losses_of_row = "".join(f"{loss:8.4f}" for loss in r["validation_loss"].values())
-    print(f"{r['variant']:44s}{r['steps']:6d}{r['clips']:7d}{losses_of_row}")
+    print(r["variant"])
+    print(f"{r['steps']:6d} steps, {r['clips']} clips" + "".join(f"{loss:8.4f}" for loss in r["validation_loss"].values()))
 
 # %% [markdown]
 # One run a setting, so only large gaps count; the compared loss is that of clips alone. With 8 clips a step, and with 2, the images do *not* pay for themselves at equal cost: the run without them sees half as many clips again and is as good or better at nearly every level. Fewer clips a step, and more steps, help most at so small a budget.
-# A higher learning rate (at log-SNR 1 and 4) and attention over time at 16×16 too (at −2 and 1) help a little; a second block at 8×8 costs more than it brings; min-SNR 5 gives the noisy levels away. `vdm-text` is trained with images all the same: they carry captions, and an image teaches what a word means at a sixteenth of a clip's price, which this loss hardly sees.
+#
+# `vdm-text` is trained with images all the same: they carry captions, and an image teaches what a word means at a sixteenth of a clip's price, which this loss hardly sees.
+#
+# (The other rows: a higher learning rate and attention over time at 16×16 help a little; a second block at 8×8 costs more than it brings; min-SNR 5 gives the noisy levels away.)
 #
 # ## 9. Play
 # How much of a pack is images is yours to choose; so is who sees whom. Change the two numbers (sliders on Colab), run the cell, and look at cost and mask:
@@ -418,7 +458,7 @@ print(f"{num_frames} frames and {num_images} images: {pack_flops / clip_flops:.2
       f"{1 + num_images} scenes")
 figure, ax = plt.subplots(figsize=(2.4, 2.4), layout="constrained")
 ax.imshow(block_mask(num_frames, num_images).float().numpy(), cmap="Blues", vmin=0, vmax=1.3)
-ax.set(xlabel="looks at frame", ylabel="frame");
+ax.set(title="who sees whom", xlabel="looks at frame", ylabel="frame");
 
 
 # %% [markdown]
@@ -475,8 +515,8 @@ ax.set(title="two clips, eight images", xlabel="looks at frame", ylabel="frame")
 # Modern transformers pack sequences of all lengths in this way (Dehghani et al. 2023).
 # </details>
 #
-# ### Exercise 2 · What the money buys (difficulty ●●○, importance ●●○, 10 minutes)
-# In units of one frame's cost a clip costs `t` and an image 1 (attention over time is so small a part that section 1 agrees). For a `budget` in these units and `k` images a clip, return how many *scenes* (clips and images) and how many *clips* training sees.
+# ### Exercise 2 · What the money buys (difficulty ●○○, importance ●●○, 5 minutes)
+# Let one frame cost 1: then a clip costs `t` and an image 1 (attention over time is so small a part that section 1 agrees). For a `budget` in these units and `k` images a clip, return how many *scenes* (clips and images) and how many *clips* training sees.
 
 # %%
 def bought(budget, t, k):
@@ -520,7 +560,9 @@ print("K = 0:", bought(2400, 16, 0), "  K = 8:", bought(2400, 16, 8))
 # </details>
 #
 # ## What was shown, and what was not
-# Shown: what leaks without a mask; that packed equals separate to rounding error; a joint loss equal to the trainer's; a live pair; nine runs with their uncertainty. Not shown: what a *large* run gains (`python -m utils.compare joint` on a GPU is one command), the quality of single images, or images from another source than the videos, which is where this becomes text-to-video without captioned clips (lesson 10).
+# Shown: what leaks without a mask; that packed equals separate to rounding error; a joint loss equal to the trainer's; a live pair; nine runs with their uncertainty, in which eight images lower the loss for the same clips; single runs in which they do not for the same cost. Not shown: better *samples*; what a *large* run gains (`python -m utils.compare joint` on a GPU is one command); the quality of single images; images from another source than the videos, which is where this becomes text-to-video without captioned clips (lesson 10).
+#
+# Next: [lesson 08](08_reconstruction_guidance.ipynb) takes the trained model and goes on from given frames.
 #
 # ## Readings
 # - Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet, *Video Diffusion Models*, 2022 (arXiv 2204.03458): the mask in section 3, the table of K in section 4.3.1.

@@ -18,7 +18,9 @@
 #
 # ![Two captions, four networks: an image network frame by frame, the same with random layers over time, with pseudo-3D layers after a short training, and after a long one](../assets/figures/09_pseudo_3d.gif)
 #
-# **Claim: an image network becomes a video network that at the start does exactly the same to every frame. That is proven here for the whole network, on trained weights, to ten decimals; started at random, the same layers destroy all that the image network knew. From the start on, each new layer adds one thing: a convolution over time lets a frame hear its two neighbours, attention over time lets it hear all frames.**
+# **Claim: a network trained on pictures can be turned into a network for video without losing anything. New layers between the frames start so that they do nothing yet: at first every frame comes out as the image network draws it, proven here for the whole trained network, to ten decimals. Started at random, the same layers destroy all that it knew.**
+# Then they learn. A convolution over time lets a frame hear its two neighbours; attention over time lets it hear all frames.
+#
 # (Above, one row a caption, the same noise in all. Left to right: the image network, frame by frame; with layers over time at random; with pseudo-3D layers, after the short training of this lesson; the shipped `mav` of lesson 10.)
 #
 # You will be able to
@@ -32,7 +34,7 @@
 # | 35 minutes | 25 minutes | 2 / 3 minutes |
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
-# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → **09 pseudo-3D layers (you are here)** → [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → 13 scaling up.
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → **09 pseudo-3D layers (you are here)** → [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → [13 scaling up](13_scaling_up.ipynb).
 # This lesson rests on [attention over time](05_factorized_unet.ipynb#5.-Which-frame-came-first?) and its probes (lesson 05), [the network](01_ddpm_on_mnist.ipynb#5.-The-network,-in-under-100-lines) of lesson 01 and [guidance](03_guidance.ipynb) (lesson 03). Symbols: [glossary](glossary.md).
 
 # %% [markdown]
@@ -47,7 +49,10 @@ SLUG, TAG = "video-diffusion-lessons/video-diffusion-lessons", "main"  # stamped
 if "google.colab" in sys.modules:
     ROOT = Path("/content") / SLUG.split("/")[1]
     if not ROOT.exists():
-        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
+        part = ROOT.with_name("unfinished")  # gets its name when it is whole: a clone that was cut off is made anew
+        subprocess.run(["rm", "-rf", str(part)], check=True)
+        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(part)], check=True)
+        part.rename(ROOT)
 else:
     ROOT = next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "utils" / "runtime.py").exists())
 if sys.path[0] != str(ROOT):
@@ -136,7 +141,9 @@ show.film_strip(apart, captions, title=f"the image network, frame by frame ({ima
 # Sixteen pictures of what was asked for, and no clip: nothing tells frame 5 what frame 4 looks like. The network needs layers over time. What should they be *before* they are trained?
 #
 # ## 2. The naive way: new layers, as they come
-# Two obvious ways. **(a)** Make each 3×3 convolution a 3×3×3 one. **(b)** Keep the 3×3 convolutions, put a convolution over time behind each, and attention over time behind attention over space. Either way, layers that are new begin as PyTorch makes them: at random. The others get the trained weights, by name:
+# Two obvious ways. **(a)** Make each 3×3 convolution a 3×3×3 one. **(b)** Keep the 3×3 convolutions, put a convolution over time behind each, and attention over time behind attention over space. Either way, layers that are new begin as PyTorch makes them: at random. The others get the trained weights, by name.
+#
+# First two helpers, to copy weights by name and to put 3D convolutions in place; then the two networks:
 
 # %%
 def copy_by_name(net, image_net):
@@ -148,6 +155,7 @@ def copy_by_name(net, image_net):
     return net.eval().requires_grad_(False)
 
 
+# %%
 class InPlace(nn.Conv3d):
     """(a): a random 3x3x3 convolution where a trained 3x3 one was."""
     def __init__(self, old):
@@ -171,7 +179,7 @@ def in_3d(net):
 # %%
 new_3d = in_3d(image.net).to(DEVICE)                                       # (a)
 at_random = copy_by_name(UNet(recipe("mav").net).to(DEVICE), image.net)    # (b)
-start_at_random(at_random, seed=0)
+start_at_random(at_random, seed=0)                                         # PyTorch's default weights in the layers over time
 
 # %% [markdown]
 # **Predict:** every 2D weight of (b) is the trained one. Does it still draw digits?
@@ -249,7 +257,7 @@ print("at the start: the 2D kernel in the middle", bool(torch.equal(start[:, :, 
 
 
 # %% [markdown]
-# So a full 3D convolution can start right, too: 2D kernel in the middle slice, zeros beside it. The identity start is not what speaks for the pseudo-3D form. Its price is (section 5), and that the image weights $W$ stay apart from the new ones: they can be frozen, and pictures can go by the new ones (section 7).
+# So a full 3D convolution can start right, too: 2D kernel in the middle slice, zeros beside it. The identity start is not what speaks for the pseudo-3D form. Two other things do: it is cheaper (section 5), and the image weights $W$ stay apart from the new ones. So $W$ can be *frozen*, kept as it is while the rest is trained, and pictures can go by the new layers (section 7).
 #
 # ## 4. Attention that does nothing yet
 # **Pseudo-3D attention**: attention over space as trained, then attention over time as in lesson 05, beside a shortcut:
@@ -391,7 +399,7 @@ for name, network in networks.items():
 # One convolution hears one frame to each side, and each further layer one more. Attention hears all at once. The last one has a layer over time in name: it has parameters, trains, and costs FLOPs, but frame 5 depends on frame 5 only, however many there are. A public implementation of this paper has just that kernel; no error and no shape gives it away, and this probe takes a second.
 # </details>
 #
-# As a picture: row $i$ shows which frames of the input frame $i$ of the output depends on.
+# As a picture: row $i$ shows which frames of the input frame $i$ of the output depends on. The darker, the more (logarithmic); the palest: not at all.
 
 # %%
 figure, axes = plt.subplots(1, len(networks), figsize=(10, 2.3), layout="constrained")
@@ -412,7 +420,9 @@ attended = [module for module in UNet(config).modules() if isinstance(module, Te
 print(f"mav: {len(layers_over_time)} convolutions over time: each frame could hear {len(layers_over_time)} to each side; {len(attended)} layers of attention over time")
 
 # %% [markdown]
-# More than a clip has. So why attention, too? Because what comes from far away has gone through many layers, each of which passes on what its fixed weights say. Attention reaches any frame in one step, and *what is in the frames* decides which it listens to: "where was this digit when it was last in full sight?" The convolution is the cheap half, for motion between neighbours, at every level of the U-Net, also at the fine ones where attention is too dear.
+# More than a clip has. So why attention, too? Because what comes from far away has gone through many layers, each of which passes on what its fixed weights say. Attention reaches any frame in one step, and *what is in the frames* decides which it listens to: "where was this digit when it was last in full sight?"
+#
+# The convolution is the cheap half, for motion between neighbours. It stands at every level of the U-Net, also at the fine ones where attention is too dear.
 #
 # **Order, and the ends.** A convolution over time knows before from after: its taps $K_{-1}$ and $K_{+1}$ differ. And something else comes in unasked. Beyond the ends of a clip the convolution puts zeros. Feed it a clip whose frames are all the same:
 
@@ -428,7 +438,9 @@ for name, layer in (("at the start", lambda x: unmoved(x, len(x))), ("random wei
 
 
 # %% [markdown]
-# A frame at an end is told apart from one in the middle, and with every layer the border moves one frame inwards. So the network knows where a clip begins and ends, although its attention has *relative* positions only. That is no accident to be mended at any price: ends *are* special, a frame there has one neighbour. But remember it for clips of another length than in training, and for long clips made in blocks (lesson 08), where the end of a block is not the end of the clip. At the start there is nothing of it: the taps that would reach beyond the end are zero.
+# A frame at an end is told apart from one in the middle, and with every layer the border moves one frame inwards. So the network knows where a clip begins and ends, although its attention has *relative* positions only. (At the start there is nothing of it: the taps that would reach beyond the end are zero.)
+#
+# Is that a fault? Ends *are* special, a frame there has one neighbour. But remember it for clips of another length than in training, and for long clips made in blocks (lesson 08), where the end of a block is not the end of the clip.
 #
 # ## 7. Pictures go by
 # A picture is a clip of one frame. What should a pseudo-3D convolution do with it, once it is trained? Its neighbours would be zeros, and $K_0$ has moved away from $I$: the picture would come out changed, by layers that know nothing of pictures. **Predict:** is a video network then still the image network, for pictures? In `utils` a picture goes *by* all layers over time, and so do pictures packed behind a clip (lesson 07):
@@ -519,17 +531,17 @@ with torch.no_grad():
 print("float32: relative difference at most 1e-5:", bool(relative <= 1e-5))
 
 # %% [markdown]
-# A proof that cannot fail proves nothing. The twins: layers over time at random; and each kind of new layer disturbed by itself, by a twentieth of a normal number:
+# A proof that cannot fail proves nothing. So the same test on broken twins: layers over time at random; and each kind of new layer disturbed by itself, by a twentieth of a normal number. None may pass:
 
 # %%
 # NBVAL_CHECK_OUTPUT
-print("layers over time at random passes:", start_error(at_random, levels=(2.0,)) <= 1e-10)
+print("passes the test? layers over time at random:", start_error(at_random, levels=(2.0,)) <= 1e-10)
 for kind in ("down.0.stages.0.residual.conv1.time.weight", "down.0.stages.0.residual.conv1.time.bias", "middle.0.time.out.weight", "frame_rate.mlp.2.weight"):
     disturbed = copy.deepcopy(video)
     with torch.no_grad():
         parameter = disturbed.get_parameter(kind)
         parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator(11)))
-    print(f"{kind:44s}disturbed passes:", start_error(disturbed, levels=(2.0,)) <= 1e-10)
+    print(f"disturbed: {kind:44s}", start_error(disturbed, levels=(2.0,)) <= 1e-10)
 
 # %% [markdown]
 # And what section 2 destroyed is there again, pixel for pixel:
@@ -581,7 +593,7 @@ print("the outer taps of the first convolution, which are zero at the start, get
 # NBVAL_CHECK_OUTPUT
 stuck = TemporalAttention(32, 16, 7)                                       # out is zero
 with torch.no_grad():
-    stuck.qkv.weight[64:], stuck.qkv.bias[64:] = 0, 0                      # the values, too
+    stuck.qkv.weight[64:], stuck.qkv.bias[64:] = 0, 0                      # the values, too: rows 64 to 95, behind queries and keys
     stuck.relative_value.zero_()
 x, wanted = torch.randn(2, 8, 32, 3, 4, generator=generator(12))
 (stuck(x, 8) - wanted).square().sum().backward()
@@ -593,7 +605,7 @@ for name in ("out.weight", "qkv.weight", "relative_value"):
 # It would never move: one zero in a branch is a start, two are a dead end.
 #
 # ## 10. What the new layers learn, live
-# A short training on clips *without captions*: only the new layers move, the image weights are frozen (lesson 10 says why, and goes on for longer). Beside it the same layers from a random start: the same clips, noise and steps.
+# A short training on clips *without captions*: only the new layers move, the image weights are frozen (lesson 10 says why, and goes on for longer). Beside it the same layers from a random start: the same clips, noise and steps. **Predict:** where does each loss curve begin?
 
 # %%
 def at_six(net):
@@ -606,7 +618,7 @@ for start in ("identity start", "random start"):
     trainer = Trainer(recipe("mav"), TRAIN, device=DEVICE)
     if start == "random start":
         start_at_random(trainer.net, seed=0)
-    for _ in tqdm(trainer.run(), total=TRAIN.steps, desc=start):
+    for _ in tqdm(trainer.run(), total=TRAIN.steps, desc=start, file=sys.stdout):
         pass
     trainers[start] = trainer
 tuned = {start: trainer.model().net for start, trainer in trainers.items()}
@@ -615,8 +627,16 @@ tuned = {start: trainer.model().net for start, trainer in trainers.items()}
 figure, ax = plt.subplots(figsize=(6.5, 2.6), layout="constrained")
 for (start, trainer), colour, style in zip(trainers.items(), (show.BLUE, show.ORANGE), ("-", "--")):
     ax.plot(range(1, len(trainer.history) + 1), trainer.history, style, color=colour, label=start)
-ax.set(xlabel="step", ylabel="loss", yscale="log", title=f"{TRAIN.steps} steps of {TRAIN.batch_size} clips")
+ax.set(xlabel="step", ylabel="loss of the step", yscale="log", title=f"{TRAIN.steps} steps of {TRAIN.batch_size} clips")
 ax.legend();
+
+# %%
+first = {start: trainer.history[0] for start, trainer in trainers.items()}
+print("loss of the first step:", ", ".join(f"{start} {loss:.3f}" for start, loss in first.items()))
+assert first["random start"] > 5 * first["identity start"]
+
+# %% [markdown]
+# From the identity the loss starts where the image network left it: frame by frame it already denoises. What time adds is small beside that, and hidden by how much one step's clips and noise differ from the next's. From the random start it begins many times higher, and the run is spent on the way down.
 
 # %%
 made = {"frame by frame": apart, f"identity start, {TRAIN.steps} steps": clips_of(at_six(tuned["identity start"])),
@@ -626,7 +646,7 @@ rows = [(name, clip) for name, clips in two for clip in clips] + [(last[0], last
 show.film_strip(torch.stack([clip for _, clip in rows]), [name for name, _ in rows], title="captions that these layers over time have never seen, the same noise")
 
 # %% [markdown]
-# Seen from above, beside a real clip: a digit that moves evenly draws a line, one that jumps from frame to frame draws dashes.
+# Seen from above (x across, time downwards), beside a real clip: a digit that moves evenly draws a line, one that jumps from frame to frame draws dashes.
 
 # %%
 real = MovingMNIST("test", seed=3, captions=None).sample({"smoke": 2}.get(BUDGET, 8)).video
@@ -663,7 +683,9 @@ print(f"after {TRAIN.steps} steps: neighbours help at log-SNR -2: {helped}; fram
 assert BUDGET == "smoke" or helped and agree
 
 # %% [markdown]
-# From the identity start the very first steps are already about time: frames begin to agree, digits stay near where they were. Neighbours help most under middling noise; where little noise is left, a frame tells nearly everything by itself, and a run this short can even do a little harm there. From the random start the same steps are spent on undoing the damage. (The image weights are frozen in both. Were they tuned along, they could adapt to the random layers, and would forget.)
+# From the identity start the very first steps are already about time: frames begin to agree, digits stay near where they were. Neighbours help most under middling noise. Where little noise is left, a frame tells nearly everything by itself, and a run this short can even do a little harm there.
+#
+# Two warnings. A small change from frame to frame is not yet good motion: a clip that stands still would have 0, and digits here still turn into others. And the image weights are frozen in both runs: were they tuned along, they could adapt to the random layers, and would forget.
 #
 # And a picture? It goes by all that was trained, and the weights that it meets are frozen:
 
@@ -687,7 +709,7 @@ show.play(torch.stack(columns, dim=1).flatten(0, 1), ["left to right: frame by f
 
 # %% [markdown]
 # ## 11. Play: how much randomness does it stand?
-# Must it be *exactly* the identity? Mix: a share $s$ of the random layers of section 2, and $1 - s$ of the identity. **Find out** where the digits go. (Below, a few shares as a static strip.)
+# Must it be *exactly* the identity? Mix: a share $s$ of the random layers of section 2, and $1 - s$ of the identity. **Find out** at which share the digits go. (First a few shares as a static strip, then yours.)
 
 # %%
 def mixed(share):
@@ -699,9 +721,9 @@ def mixed(share):
     return net
 
 
-few = {"smoke": 2}.get(BUDGET, 8)
+few = {"smoke": 2}.get(BUDGET, 8)                                          # sampling steps: quick, a little rough
 shares = [0.0, 0.1, 0.2, 0.4]
-show.film_strip(torch.cat([clips_of(mixed(share), captions[:1], few) for share in shares]), [f"{share:.0%} random" for share in shares], title=f"from the identity towards random layers, {few} steps")
+show.film_strip(torch.cat([clips_of(mixed(share), captions[:1], few) for share in shares]), [f"{share:.0%} random" for share in shares], title=f"from the identity towards random layers, {few} sampling steps")
 
 # %%
 share = 0.15  #@param {type:"slider", min:0, max:1, step:0.05}
@@ -710,7 +732,7 @@ show.film_strip(clips_of(mixed(share), [caption], few), [f"{share:.0%} random"],
 
 
 # %% [markdown]
-# A little randomness is survived, as a network is used to a little noise; so "small random weights" is a common start, too. The identity is the one start of which you can *prove* that it lost nothing, with a test that runs in a second.
+# A little randomness is survived, so "small random weights" is a common start, too. The identity is the one start of which you can *prove* that it lost nothing, with a test that runs in a second.
 #
 # | if it looks like this | then look at |
 # |---|---|

@@ -18,7 +18,9 @@
 #
 # ![One real clip at 30 frames a second, and three ways to fill in what lies between every fifth of its frames: repeated, cross-faded, made by the network](../assets/figures/11_interpolation.gif)
 #
-# **Claim: a video model that is told which frames are given, by two more input channels whose weights start at zero, fills in the frames between: 16 keyframes at 6 a second become 76 frames at 30 a second that pass through every keyframe. It comes nearer to the missing frames than repeating keyframes does, and than the reconstruction guidance of lesson 08, which also costs twice the time; a cross-fade has the smaller squared error, and ghosts.**
+# **Claim: tell a video model which frames are given, and it fills in the frames between: 16 keyframes at 6 a second become 76 frames at 30 a second. Being told takes two more input channels, whose weights start at zero.**
+# The result comes nearer to the missing frames than repeating keyframes does, and than the guidance of lesson 08, which takes about twice the time. A plain cross-fade has the smaller squared error still, and ghosts.
+#
 # (Above: left, a real clip. Every fifth of its frames is given; then the same clip with the keyframes repeated, cross-faded, and filled in by the shipped `mav-interpolate`. A grey frame around it: given.)
 #
 # You will be able to
@@ -33,7 +35,7 @@
 # | 35 minutes | 20 minutes | 12 / 5 minutes (a smaller run) |
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
-# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) → [10 Make-A-Video](10_make_a_video.ipynb) → **11 frame interpolation (you are here)** → [12 super-resolution](12_super_resolution.ipynb) → 13 scaling up.
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) → [10 Make-A-Video](10_make_a_video.ipynb) → **11 frame interpolation (you are here)** → [12 super-resolution](12_super_resolution.ipynb) → [13 scaling up](13_scaling_up.ipynb).
 # This lesson rests on [reconstruction guidance](08_reconstruction_guidance.ipynb#3.-The-missing-term) (lesson 08), [pseudo-3D layers](09_pseudo_3d_layers.ipynb) (lesson 09) and the model of [lesson 10](10_make_a_video.ipynb). Symbols: [glossary](glossary.md).
 
 # %% [markdown]
@@ -48,7 +50,10 @@ SLUG, TAG = "video-diffusion-lessons/video-diffusion-lessons", "main"  # stamped
 if "google.colab" in sys.modules:
     ROOT = Path("/content") / SLUG.split("/")[1]
     if not ROOT.exists():
-        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
+        part = ROOT.with_name("unfinished")  # gets its name when it is whole: a clone that was cut off is made anew
+        subprocess.run(["rm", "-rf", str(part)], check=True)
+        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(part)], check=True)
+        part.rename(ROOT)
 else:
     ROOT = next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "utils" / "runtime.py").exists())
 if sys.path[0] != str(ROOT):
@@ -88,13 +93,15 @@ F64 = torch.float64                                         # proofs and probes 
 
 # %% [markdown]
 # ## 1. Six frames a second are too few
-# `mav` makes 16 frames at 6 a second ([lesson 10](10_make_a_video.ipynb)). Shown at that rate, motion is a row of jumps. At 30 a second it would look smooth, and four of five frames are missing. Take *real* clips of 76 frames at 30 a second, so that the truth is known, and give away every fifth frame:
+# `mav` makes 16 frames at 6 a second ([lesson 10](10_make_a_video.ipynb)). Shown at that rate, motion is a row of jumps. At 30 a second it would look smooth, and four of five frames are missing. Take *real* clips of 76 frames at 30 a second, so that the truth is known, and keep every fifth frame:
 #
 # | | shape | |
 # |---|---|---|
 # | `real` | (N, 1, 76, 32, 32) | 30 frames a second |
 # | `keys` | (N, 1, 16, 32, 32) | the keyframes, every fifth: 6 a second |
 # | missing | 60 of the 76 frames | |
+#
+# (Code and text count frames from 0, so that keyframes are 0, 5, 10, ...; pictures count from 1.)
 
 # %%
 fine = MovingMNIST("test", seed=25, num_frames=FRAMES, speed=FINE_SPEED, captions="digits")     # the fine clock: 30 frames a second
@@ -176,11 +183,14 @@ print("and misses less than repeating does:", missed(ways["cross-fade"]) < misse
 print("its edges are weaker than real ones, repeated frames' are not:", edges(ways["cross-fade"]) < 0.9, abs(edges(ways["repeated"]) - 1) < 0.1)
 
 # %% [markdown]
-# **Read all three, and look.** Real clips judder too: at 30 frames a second a digit moves 0.36 pixels a frame, and its place is cut off to whole pixels of the 64-pixel canvas that clips are drawn on. A cross-fade is *smoother* than reality, since it changes by the same amount five times in a row, and a squared error forgives ghosts: half a digit in two places is the safest guess of one who does not know where it is.
+# **Read all three, and look.** Real clips judder too: at 30 frames a second a digit moves 0.36 pixels a frame, and its place is cut off to whole pixels of the 64-pixel canvas that clips are drawn on.
+#
+# A cross-fade is *smoother* than reality, since it changes by the same amount five times in a row, and a squared error forgives ghosts: half a digit in two places is the safest guess of one who does not know where it is.
+#
 # So no number alone says "good". The table of section 8 adds some that read the digits.
 #
 # ## 2. What lesson 08 gives us
-# Reconstruction guidance needs no training: sample with `mav`, put the keyframes in at every step, and pull the rest towards agreement with the gradient of the error. `mav` makes 16 frames at a time, so that the 76 frames are cut into five windows (section 7 says how). Tell it that frames come at 30 a second.
+# Reconstruction guidance needs no training: sample with `mav`, put the keyframes in at every step, and pull the rest towards agreement with the gradient of the error. `mav` makes 16 frames at a time, so the 76 frames are cut into five windows (section 7 says how). Tell it that frames come at 30 a second. **Predict:** which frames of the strip will look best?
 
 # %%
 mav = load_pretrained("mav", device=DEVICE, amp="auto")
@@ -193,7 +203,9 @@ numbers_of({"mav, guided": ways["mav, guided"]})
 
 
 # %% [markdown]
-# It asks a network that has never been told anything, by pulling at it. That has three prices: a backward pass in each step; a weight to be chosen; and what it pulls with is an approximation ([lesson 08, section 2](08_reconstruction_guidance.ipynb#2.-Two-numbers,-where-the-truth-is-known)). If filling in is what we want, why not *tell* the network what is given, and train it so?
+# The given frames are there, of course, and the further from them the worse: digits lose their shape on the way.
+#
+# Guidance asks a network that has never been told anything, by pulling at it. That has three prices: a backward pass in each step; a weight to be chosen; and what it pulls with is an approximation ([lesson 08, section 2](08_reconstruction_guidance.ipynb#2.-Two-numbers,-where-the-truth-is-known)). If filling in is what we want, why not *tell* the network what is given, and train it so?
 #
 # ## 3. Tell the network
 # *Make-A-Video* (Singer et al. 2022, section 3.3): give the network two things more, next to the noisy clip $z$, as further channels of its input:
@@ -233,7 +245,8 @@ class WiderFirst(nn.Module):
 
     def forward(self, z, num_frames, num_images=0):                                            # (B*T, 1, H, W) -> (B*T, 16, H, W)
         known = rearrange(self.known, "b c t h w -> (b t) c h w")
-        return over_clips(self.time, self.conv(torch.cat([z, known], dim=1)), num_frames, num_images)
+        wide = self.conv(torch.cat([z, known], dim=1))
+        return over_clips(self.time, wide, num_frames, num_images)                             # then over time, as `mav` does
 
 
 # %% [markdown]
@@ -252,7 +265,7 @@ print("an added convolution equals more input channels:", bool((added - widened)
 
 
 # %% [markdown]
-# Then for the whole network. Both layers of `utils` are pseudo-3D, so each has a convolution over time as its second half. With the same one in both, theirs is the wide network:
+# Then for the whole network. Both layers of `utils` are pseudo-3D, so each has a convolution over time as its second half. With the same one in both, theirs is the wide network. `widened` builds ours from theirs; `told` hands it what is known, then calls it:
 
 # %%
 def widened(net):
@@ -273,7 +286,7 @@ def told(ours, z, log_snr, video, mask, known=known_channels, **inputs):
 
 # %%
 # NBVAL_CHECK_OUTPUT
-theirs = randomize(UNet(recipe("mav-interpolate").net)).double().eval()
+theirs = randomize(UNet(recipe("mav-interpolate").net)).double().eval()                        # all weights at random: nothing is zero by chance
 z, video = torch.randn(2, 2, 1, 6, 32, 32, generator=generator(5), dtype=F64)                  # both (2, 1, 6, 32, 32): six frames are enough here
 log_snr, fps = torch.tensor([-2.0, 3.0], dtype=F64), torch.tensor([30.0, 6.0], dtype=F64)
 mask = (torch.arange(6) % SKIP == 0).double()[:, None, None].expand(2, 1, 6, 32, 32)
@@ -373,7 +386,7 @@ print("output frame 7 depends on the handed frames", depends_on(probe, 7))
 # %% [markdown]
 # Convolutions over three frames and attention over time carry the news of one keyframe to all sixteen frames. Of the sixteen frames handed over, only the four that are given count.
 #
-# **3. Does the network use both channels?** Break it: set the weights of one channel to zero. Deaf to the mask, it sees frames and grey, and is not told which is which; blind to the frames, it knows *which* are given and not *what*. The v-loss on the **missing** frames of real clips, at four noise levels, beside `mav`, which is told nothing:
+# **3. Does the network use both channels?** Break it: set the weights of one channel to zero. *Deaf to the mask*, it sees frames and grey, and is not told which is which. *Blind to the frames*, it knows which are given and not what is in them. First a tool for each half of the question:
 
 # %%
 def without(net, channel):
@@ -384,6 +397,7 @@ def without(net, channel):
     return net
 
 
+# %%
 def loss_on_missing(net, clips, level, mask=None):
     """Mean v-loss on the frames that the keyframe mask does not give; mask None: the network is told nothing."""
     log_snr, eps = torch.full((len(clips),), level), torch.randn(clips.shape, generator=generator(9))
@@ -394,6 +408,9 @@ def loss_on_missing(net, clips, level, mask=None):
     hidden = [k for k in range(16) if k % SKIP]
     return float(loss_per_sample(output[:, :, hidden], clips[:, :, hidden], eps[:, :, hidden], log_snr, "v").mean())
 
+
+# %% [markdown]
+# The v-loss on the **missing** frames of real clips, at four noise levels, beside `mav`, which is told nothing. **Predict:** at which noise level does being told help most?
 
 # %%
 interpolator = load_pretrained("mav-interpolate", device=DEVICE)
@@ -406,7 +423,7 @@ for name, (net, what) in nets.items():
     print(f"{name:46s}" + "".join(f"{loss_on_missing(net, held_out, level, what):9.4f}" for level in LEVELS))
 
 # %% [markdown]
-# Read a column from top to bottom: the first row is the network as it is meant to be used, the next two are the same weights with one channel cut, the fourth is the same network where nothing is given (which it has been trained for too). The further to the left, the more noise, and the more it must live on what it is told.
+# Read a column from top to bottom: the first row is the network as it is meant to be used, the next two are the same weights with one channel cut, the fourth is the same network where nothing is given (which it has been trained for too). The further to the left, the more noise, and the more it must live on what it is told. At the right end, with little noise, the clip itself says enough.
 #
 # **See what it believes**, at two noise levels. At log-SNR −8 the noisy clip shows as good as nothing: what $\hat x$ shows of the missing frames there comes from the keyframes alone.
 
@@ -424,7 +441,7 @@ show.film_strip(torch.cat([window[:1], *[beliefs[what][k:k + 1] for k in range(2
 
 # %% [markdown]
 # ## 5. What it is trained on
-# The clips of `mav`, without captions, and for each clip a mask, drawn anew: `sample_masks`. Here are forty of them, one a row, white where a frame is given:
+# The clips of `mav`, without captions, and for each clip a mask, drawn anew: `sample_masks`. Here are forty of them, one a column, white where a frame is given:
 
 # %%
 masks = utils_keyframes.sample_masks(40, 16, generator(11))[:, 0, :, 0, 0]                     # (40, 16)
@@ -573,7 +590,7 @@ print(f"root mean square error, one clip: of keyframes, as the network says them
 
 # %% [markdown]
 # ### Do windows join smoothly?
-# Two windows share a keyframe and nothing else: which way a digit was going, the next window must see from its own keyframes. If they disagreed, motion would have a corner at frames 15, 30, 45 and 60. *Bend* measures corners, $|x_{k+1} - 2 x_k + x_{k-1}|$, mean over pixels: nothing where all goes on as before.
+# Two windows share a keyframe and nothing else: which way a digit was going, the next window must see from its own keyframes. If they disagreed, motion would have a corner at frames 15, 30, 45 and 60. *Bend* measures corners, $|x_{k+1} - 2 x_k + x_{k-1}|$, mean over pixels: zero where each pixel goes on changing as it did. A digit that moves has some of it in every frame, so the yardstick is real clips.
 
 # %%
 def bends(clips):
@@ -588,16 +605,18 @@ for name, clips in ways.items():
     print(f"{name:30s}" + "".join(f"{float(bends(clips)[at].mean() / bends(real)[at].mean()):18.2f}" for at in places.values()))
 
 # %%
-figure, ax = plt.subplots(figsize=(9, 2.4), layout="constrained")
+figure, ax = plt.subplots(figsize=(8, 2.8), layout="constrained")
 for (name, colour, style) in (("real", show.GREY, ":"), ("cross-fade", show.ORANGE, "--"), ("told", show.BLUE, "-")):
     ax.plot(frame, bends(ways[name]), style, color=colour, label=name)
 for seam in (15, 30, 45, 60):
     ax.axvline(seam, color="black", linewidth=0.5)
-ax.set(xlabel="frame; the black lines are seams", ylabel="bend", title="corners in the motion")
-ax.legend(fontsize=8);
+ax.set(xlabel="frame; the black lines are seams", ylabel="bend", ylim=(0, None), title="corners in the motion")
+ax.legend(fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.25));
 
 # %% [markdown]
-# If the first two columns of a row agree, a seam is no more of a corner than any keyframe is. Where keyframes bend more than missing frames do, that is the price of given frames that are exact: what is made has to bend to meet them. (The cross-fade has *all* its bends there, and none between.)
+# If the first two columns of a row agreed, a seam would be no more of a corner than any keyframe is. For *told* they nearly do: on the few clips of this table a seam bends a little more. All that is made bends more than real clips do, as shapes change from frame to frame.
+#
+# Where keyframes bend more than missing frames, that is the price of given frames that are exact: what is made has to bend to meet them. (The cross-fade has *all* its bends there, and none between.)
 #
 # ## 8. Side by side
 # The same clip, frames 1 to 16 of 76. *Yours* is what was trained above, just now; *told* is the shipped network.
@@ -620,7 +639,13 @@ print(f"{N} clips, {STEPS} steps")
 numbers_of(ways)
 
 # %% [markdown]
-# **Measured on more clips** (`python -m utils.interpolation`): missed, judder and edges as above, and, over windows of 16 frames, what the judge of [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip) reads: the kernel *distance* to real windows; how far digits are *off the path*, in pixels; *identity*, the share of frames that look like the digit which the window's frames look like most often; *digits*, windows that show both digits. The rows of `mav` are the network before it was told anything, with what lesson 08 can do.
+# **Measured on more clips** (`python -m utils.interpolation`): missed, judder and edges as above, and what the judge of [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip) reads off windows of 16 frames:
+# - *distance*: the kernel distance to windows of other real clips. Five windows of one clip resemble each other, so real ones do not come out at 0 here: the first row is the floor;
+# - *path px*: how far digits are off the best bouncing path, in pixels;
+# - *identity*: the share of frames that look like the digit which the window's frames look like most often;
+# - *digits*: windows that show both digits.
+#
+# The rows of `mav` are the network before it was told anything, with what lesson 08 can do.
 
 # %%
 table = json.loads((ASSETS / "results" / "mav-interpolate-frames.json").read_text())
@@ -638,7 +663,7 @@ for ax, (key, title) in zip(axes, (("missed", "missed"), ("judder", "judder"), (
     ax.barh([name.replace("reconstruction guidance", "guidance") for name in names], [rows[name][key] for name in names], color=colours)
     ax.axvline(rows["real clips (floor)"][key], color="black", linewidth=0.8, linestyle=":")
     ax.set_title(title, fontsize=10)
-axes[0].tick_params(labelsize=8)
+    ax.tick_params(labelsize=9)
 figure.suptitle("dotted: real clips", fontsize=10);
 
 # %%
@@ -665,9 +690,13 @@ assert ours_row["missed"] < min(pulled["missed"], rows["keyframes repeated"]["mi
 assert rows["cross-fade"]["missed"] < ours_row["missed"] and gap(ours_row, "edges") < gap(rows["cross-fade"], "edges") and 1.5 * ours_row["seconds"] < pulled["seconds"]
 
 # %% [markdown]
-# **Who wins?** Against guidance, which pulls at a network that was never told: being told, clearly; digits stay nearer to their path and look more often like themselves. Against repeated frames: being told misses less and does not judder. Against the cross-fade it loses in all that the judge reads and in squared error, and wins in edges: at six keyframes a second a digit moves 1.8 pixels between them, and fading over so short a way is hard to beat with a network of this much training.
+# **Who wins?**
+# - Against guidance, which pulls at a network that was never told: being told, clearly. Digits stay nearer to their path and look more often like themselves.
+# - Against repeated frames: being told misses less and does not judder. Repeated digits are real digits, so they are read better.
+# - Against the cross-fade: it loses in squared error, path, identity and digits, and wins in edges; the distance does not tell them apart. Between two keyframes a digit moves 1.8 pixels, and fading over so short a way is hard to beat with a network of this much training.
 #
-# **How to read it.** *Nearer* is said number by number, whatever the margin, and each number has a blind spot. *Missed* forgives ghosts. *Judder* does not see them at all. The judge reads *through* them: between keyframes a digit moves 1.8 pixels, and a double stroke still looks like its digit, so that a cross-fade is read as well as real clips are. Edges and your own eyes see them. And none of these windows has a seam in it.
+# **How to read it.** *Nearer* is said number by number, whatever the margin, and each number has a blind spot. *Missed* forgives ghosts. *Judder* does not see them at all. The judge reads *through* them: a stroke doubled 1.8 pixels apart still looks like its digit. Edges and your own eyes see them. And none of these windows has a seam in it.
+#
 # Being told has one more advantage, which the last column shows: no backward pass.
 #
 # ## 9. Frames a second
@@ -690,9 +719,12 @@ for rate in rates:
 show.film_strip(torch.cat([clips[:1] for clips in set_off.values()]), [f"{rate} a second" for rate in rates], title="the first frame is given; same noise; another fps")
 
 # %% [markdown]
-# <details><summary>Answer</summary>Five, or a little less: a digit travels as far in a second at any rate, and at 6 frames a second there are a fifth as many frames; but longer ways hit more walls.</details>
+# <details><summary>Answer</summary>
 #
-# **Break it: the wrong rate.** Keyframes of clips at 30 frames a second, and the network is told another. When four frames are given, they say themselves how fast things are. How much does the word still count?
+# Of real clips five, or a little less: a digit travels as far in a second at any rate, and at 6 frames a second there are a fifth as many frames; but longer ways hit more walls. The network hears the rate and goes only part of the way: too fast at 30 a second, too slow at 6. And look at the strip: with one frame given, digits lose their shape long before the end.
+# </details>
+#
+# **Break it: the wrong rate.** Keyframes of clips at 30 frames a second, and the network is told another. **Predict:** four frames are given, and they say themselves how fast things are. How much does the number still count?
 
 # %%
 windows_30 = at_rate[30]
@@ -703,8 +735,12 @@ for rate in rates:
     print(f"told {rate:2d} frames a second: missed {float((wrong - windows_30)[:, :, hidden].square().mean().sqrt()):.3f}")
 
 # %% [markdown]
+# <details><summary>Answer</summary>A little. The further off the number, the more is missed, but the given frames carry most.</details>
+#
 # ## 10. The same network goes on, and sets a picture in motion
-# Nothing in the mask says *keyframes*. Give a beginning, and it extrapolates; give one picture, and it animates it: the masks of section 5 have all three. `extend` works in blocks as in [lesson 08](08_reconstruction_guidance.ipynb#7.-From-16-frames-to-64,-and-on), here with the network's own conditioning in place of guidance. Look how digits melt the further away the last given frame is: that is what the training of these weights has not reached. Between keyframes the nearest one is never more than two frames away.
+# Nothing in the mask says *keyframes*. Give a beginning, and it extrapolates; give one picture, and it animates it: the masks of section 5 have all three. `extend` works in blocks as in [lesson 08](08_reconstruction_guidance.ipynb#7.-From-16-frames-to-64,-and-on), here with the network's own conditioning in place of guidance.
+#
+# Look how digits melt the further away the last given frame is: that is what the training of these weights has not reached. Between keyframes the nearest one is never more than two frames away.
 
 # %%
 sixteen = at_rate[6][:2]                                                                       # the standard clip, 6 frames a second
@@ -867,7 +903,7 @@ paper_channels = check("exercise 3", paper_channels, reference_paper_channels, (
 #
 # <details><summary>Answers</summary>
 #
-# 1. At random they would disturb a trained network from the first step. Their gradient is the input times what is asked for behind them, and neither is zero.
+# 1. At random they would disturb a trained network from the first step. They learn because their gradient is the input times what is asked for behind them, and neither is zero.
 # 2. In training the whole clip is at hand: without the multiplication the network would be shown the answer, and would fail where there is none.
 # 3. Nothing: they are put in. See how near the network comes to them by itself, and what is between.
 # 4. Keyframes must fall on both ends, so the skip divides 15 (and 1 would leave nothing to do).
@@ -875,7 +911,11 @@ paper_channels = check("exercise 3", paper_channels, reference_paper_channels, (
 # </details>
 #
 # ## What was shown, and what was not
-# Shown: two faults of naive ways, each with a number; new inputs that start as nothing, proven; that missing frames do not leak and given ones arrive; 16 keyframes to 76 frames, equal to `utils`; seams; frame rates; going on and setting in motion with the same network; a table with floor, naive ways and lesson 08's method. Not shown: real footage, in which things turn, hide each other and change their light, so that the truth between two frames is far less certain; that being told beats guidance for every mask (guidance takes masks over pixels, and this network whole frames alone); other ways of filling in, by estimating motion itself.
+# Shown: two faults of naive ways, each with a number; new inputs that start as nothing, proven; that missing frames do not leak and given ones arrive; 16 keyframes to 76 frames, equal to `utils`; seams; a table with floor, naive ways and lesson 08's method.
+#
+# Shown, and not good yet: a rate that is only half obeyed, and digits that melt where no keyframe is near.
+#
+# Not shown: real footage, in which things turn, hide each other and change their light, so that the truth between two frames is far less certain; that being told beats guidance for every mask (guidance takes masks over pixels, and this network whole frames alone); other ways of filling in, by estimating motion itself.
 # Next: [lesson 12](12_super_resolution.ipynb) makes the 76 frames sharper, and puts all stages behind one caption.
 #
 # ## Readings

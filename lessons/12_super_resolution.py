@@ -18,8 +18,9 @@
 #
 # ![Four captions as clips of 76 frames: above 32 pixels enlarged smoothly, below 64 pixels by the network of this lesson](../assets/figures/12_pipeline.gif)
 #
-# **Claim: a small network doubles the size of every frame by itself, from 32 to 64 pixels, and what stands still does not flicker as long as all frames of a clip share their noise. With it the pipeline is whole: from a caption to 76 frames of 64×64.**
-# (Above: four captions, 76 frames each, by the shipped weights. Top row: before the last stage, enlarged smoothly. Bottom row: the pipeline's result.)
+# **Claim: a small network makes every frame twice as large, from 32 to 64 pixels, and sharp. It looks at one frame at a time, and still what stands still does not flicker, as long as all frames of a clip start from the same noise.** With it the pipeline is whole: from a caption to 76 frames of 64×64.
+#
+# (Above: four captions, 76 frames each, by the shipped weights. Top row: before the last stage, enlarged smoothly. Bottom row: the pipeline's result. Whether it is the right digit is decided in the first stage, [lesson 10](10_make_a_video.ipynb), and often it is not yet; this lesson is about the strokes.)
 #
 # You will be able to
 # - say why no formula gives lost detail back, and why the best average guess is a blur;
@@ -33,7 +34,7 @@
 # | 35 minutes | 20 minutes | 10 / 3 minutes |
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
-# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) → [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → **12 super-resolution (you are here)** → 13 scaling up.
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) → [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → **12 super-resolution (you are here)** → [13 scaling up](13_scaling_up.ipynb).
 # This lesson rests on [the samplers](02_fast_samplers.ipynb) of lesson 02, the models of [lesson 10](10_make_a_video.ipynb) and [lesson 11](11_frame_interpolation.ipynb), and on [lesson 08](08_reconstruction_guidance.ipynb#8.-Any-mask) for contrast. Symbols: [glossary](glossary.md).
 
 # %% [markdown]
@@ -48,7 +49,10 @@ SLUG, TAG = "video-diffusion-lessons/video-diffusion-lessons", "main"  # stamped
 if "google.colab" in sys.modules:
     ROOT = Path("/content") / SLUG.split("/")[1]
     if not ROOT.exists():
-        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
+        part = ROOT.with_name("unfinished")  # gets its name when it is whole: a clone that was cut off is made anew
+        subprocess.run(["rm", "-rf", str(part)], check=True)
+        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(part)], check=True)
+        part.rename(ROOT)
 else:
     ROOT = next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "utils" / "runtime.py").exists())
 if sys.path[0] != str(ROOT):
@@ -108,7 +112,7 @@ show.image_rows({"real": close_up(real), **{name: close_up(clips) for name, clip
 
 
 # %% [markdown]
-# **Look at the edges**: stairs in one, fog in the other. In numbers: how far from the truth (*missed*, root mean square), what comes back when the result is averaged down once more (*again*), and how large the steps from pixel to pixel are (*sharpness*, real frames = 1).
+# **Look at the edges**: stairs in one, fog in the other. In numbers: how far from the truth (*missed*, root mean square); how far from the small frame, when the result is averaged down once more (*again*); and how large the steps from pixel to pixel are (*sharpness*, real frames = 1).
 
 # %%
 def numbers(clips, truth, given):
@@ -123,10 +127,12 @@ assert all(numbers(clips, real, small)[2] < 1 for clips in naive.values())
 
 
 # %% [markdown]
-# No cleverer formula mends that. Averaging keeps one number of four; many large frames have the same small one, and a formula can name only one of them. One that is to be right *on average* names their mean, and the mean of many sharp frames is a blur. What is wanted is not the mean of all answers but *one* of them: a sample from $p(x \mid y)$, with $x$ the large frame and $y$ the small one. Sampling is what we can do.
+# No cleverer formula mends that. Averaging keeps one number of four; many large frames have the same small one, and a formula can name only one of them. One that is to be right *on average* names their mean, and the mean of many sharp frames is a blur.
+#
+# What is wanted is not the mean of all answers but *one* of them: a sample from $p(x \mid y)$, with $x$ the large frame and $y$ the small one. Sampling is what we can do.
 #
 # ## 2. A diffusion model that sees the small frame
-# Everything stays as it was, $z = \alpha x + \sigma\epsilon$ and $\hat v(z, \lambda, y)$. All that is new is how $y$ comes in: enlarged (bilinear), and put beside $z$ as more input channels.
+# Everything stays as it was: $z = \alpha x + \sigma\epsilon$, and a network that predicts $v$ (lesson 02), now $\hat v(z, \lambda, y)$. All that is new is how $y$ comes in: enlarged (bilinear), and put beside $z$ as more input channels.
 #
 # | | shape | |
 # |---|---|---|
@@ -150,7 +156,7 @@ def first_layer(net, z, y):
 
 
 # %% [markdown]
-# `utils` keeps the new half of the weights in a layer of its own, `conditioning`, because it starts at zero: a fresh network does not see $y$, and learns to. The two ways are the same:
+# `utils` keeps the new half of the weights in a layer of its own, `conditioning`, because it starts at zero: a fresh network does not see $y$, and learns to. The two ways are the same. Last line: the twin, with other small frames, which must not agree.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -209,7 +215,7 @@ show.image_rows({name: (images.clamp(-1, 1)[window] + 1) / 2 for name, images in
 # </details>
 #
 # ## 3. Train it, live
-# The recipe of the shipped weights, for the budget of this machine. In training, frames of 64 pixels are averaged down, so pairs $(x, y)$ are free; captions name the digits, in half of the samples. The grey band, where there is one, is an earlier run of this recipe.
+# The recipe of the shipped weights, for the budget of this machine. In training, frames of 64 pixels are averaged down, so pairs $(x, y)$ are free; captions name the digits, in half of the samples. The grey band, where there is one, is an earlier run of this recipe. **Predict:** what does a sample look like after the first hundred steps?
 
 # %%
 trainer = Trainer(MAV_UPSAMPLE, MAV_UPSAMPLE.budget(BUDGET), device=DEVICE)
@@ -237,7 +243,7 @@ cut = {name: torch.where(clips < 0.06, 0, clips).diff(dim=-1).abs().mean() for n
 print("sharpness with all that is darker than 0.06 set to black:", ", ".join(f"{name} {value / cut['real']:.2f}" for name, value in cut.items()))
 
 # %% [markdown]
-# **A sharpness above 1 is no virtue.** The network leaves a faint haze in the black around the digits, too dark to see, and the steps from pixel to pixel add up. The last line takes it away.
+# **A sharpness above 1 is no virtue.** The network leaves a faint haze in the black around the digits, too dark to see, and the steps from pixel to pixel add up. The last line takes it away. (A network after a hundred steps is nothing but noise, and the *sharpest* of all.)
 #
 # | if the training looks like this | then |
 # |---|---|
@@ -316,10 +322,10 @@ long = model.upsample(still[:, :, :1].expand(-1, -1, 40, -1, -1), steps=2)
 print("a longer clip, which goes through in pieces, is still too:", bool((long - long[:, :, :1]).abs().max() < 1e-5))
 
 # %% [markdown]
-# *To float precision*, because nothing in the network or the sampler tells one frame from another but noise and small frame. There are two noises: $z$, to start from, and $e$, a little noise that is put on the small frame ([section 9](#9.-How-far-to-trust-the-small-frame) says why). One of them left separate is enough to flicker.
+# Still *to float precision*, because nothing in the network or the sampler tells one frame from another but noise and small frame. There are two noises: $z$, to start from, and $e$, a little noise that is put on the small frame ([section 9](#9.-How-far-to-trust-the-small-frame) says why). One of them left separate is enough to flicker.
 #
 # ## 6. A sampler that draws on the way
-# The ancestral sampler draws fresh noise at *every* step. **Predict:** with a shared start, how much of the flicker is left?
+# The ancestral sampler (lesson 01) draws fresh noise at *every* step. **Predict:** with a shared start, how much of the flicker is left?
 
 # %%
 low_res, told = 2 * still.to(DEVICE) - 1, torch.zeros(1, device=DEVICE)
@@ -334,6 +340,7 @@ def still_flicker(start_shared, steps_shared, sampler="ancestral"):
     return flicker((last.z.clamp(-1, 1) + 1) / 2)
 
 
+# %%
 ways = {"separate start, separate steps": (False, False), "shared start, separate steps": (True, False),
         "separate start, shared steps": (False, True), "shared start, shared steps": (True, True)}
 found = {name: still_flicker(*way) for name, way in ways.items()}
@@ -351,7 +358,9 @@ print("sharing both does not:", found["shared start, shared steps"] < 1e-5)
 # None of the flicker is gone with a shared start, and nearly all of it with shared steps: a sampler that draws *forgets its start*, and what it draws last decides. `sample_loop` has `share_noise` for that reason, and `model.upsample` sets it. The recipe's sampler is DDIM, which draws nothing.
 #
 # ## 7. What sharing does not do
-# Nothing moved so far. Now a digit drifts, and its noise stays where it is, fixed to the screen: in the next frame the same stroke meets other noise. **Predict:** will it flicker? Cut the digit out along its true path, and the real one does not change at all.
+# Nothing moved so far. Now a digit drifts, and its noise stays where it is, fixed to the screen: in the next frame the same stroke meets other noise. **Predict:** will it flicker?
+#
+# To see, cut the digit out along its true path. The real one does not change at all there. Four ways: real; separate noise; shared noise; and noise that *travels*, moved along with the digit.
 
 # %%
 one = MovingMNIST("test", seed=44, image_size=64, num_digits=1, captions="digits").sample(3)
@@ -384,7 +393,8 @@ assert moving["real"] == 0 and moving["travelling"] < moving["shared"] and movin
 show.film_strip(torch.cat([along(clips)[:1] for clips in ways.values()]), list(ways), every=2, title="a digit, cut out where it is in each frame")
 
 # %% [markdown]
-# Along the path, sharing helps little. What keeps still is the *background*, and a digit while it rests; strokes that move shimmer almost as with separate noise. Noise that travels with the digit does better, which says where the trouble lies. It is not perfect here: a digit that moves by one pixel is averaged down to another small frame, and noise cannot mend that.
+# Along the path, sharing helps as good as nothing. What keeps still is the *background*, and a digit while it rests; strokes that move shimmer as with separate noise. Noise that travels with the digit does better, which says where the trouble lies. It is not perfect here: a digit that moves by one pixel is averaged down to another small frame, and noise cannot mend that.
+#
 # Let the digit move by eight pixels a frame, a whole number of the network's coarsest cells, and the small frames agree too:
 
 # %%
@@ -433,6 +443,7 @@ assert off["mean of 16"] < off["one answer"]
 #
 # ## 9. How far to trust the small frame
 # In training the small frames were averaged down from real ones. In the pipeline they come from a model: a stroke a little too thin, an edge a little too soft, a speck. The network takes what it sees for the truth and sharpens the flaws as well; and each stage of a cascade hands its flaws on.
+#
 # **Conditioning augmentation** (Ho et al. 2021, section 4): in training, put noise of a random strength $a$ on $y$, and *tell* the network how strong:
 #
 # $$\tilde y = \sqrt{1 - a^2}\;y + a\,e,\qquad e \sim \mathcal N(0, I)$$
@@ -512,13 +523,14 @@ show.film_strip(shown[:, :, :6], ["blurred", "0", "0.3", "real"], title="blurred
 
 # %% [markdown]
 # **What this says, and what not.** By *missed*, augmentation does not pay here: noise hides what is known, and from clean and from blurred frames the truth is further away with every bit of it. What it buys shows in the column beside it and in the strip: from blurred frames, more augmentation makes firmer strokes, which are less and less those of the truth. Faithful or firm: that is the dial.
+#
 # The papers that call it essential enlarge by four at a time and go on to 256 pixels and beyond; doubling digits leaves little to invent. We keep 0.1, a weak one, and section 12 shows generated clips with all three.
 #
 # ## 10. With no training for it?
 # [Lesson 08](08_reconstruction_guidance.ipynb#8.-Any-mask) sharpened clips with a model that was never trained to: averaged down, the estimate must agree with what is known. It needs no second network. But it needs a model of the *large* clip, all frames at once, with a gradient through it at every step, and of ours none has ever seen a clip of 64 pixels. The cascade turns that around: the dear network, which knows about time, works on small clips; the cheap one, which knows about edges, works on single frames.
 #
 # ## 11. Measured
-# Real clips of 64 pixels, averaged down and enlarged again by every way (`python -m utils.super_resolution`). *Missed*, *again* and *sharpness* as in section 1; *change* from frame to frame, real = 1; *flicker* of still clips; *digits*, cut out where they truly are: the share that the classifier of lesson 03 reads as what they are, with its 95% interval, and their kernel *distance* to other real ones.
+# Real clips of 64 pixels, averaged down and enlarged again by every way (`python -m utils.super_resolution`). *Missed*, *again* and *sharpness* as in section 1. *Change* from frame to frame, real = 1. *Flicker* of still clips. *Digits*: cut out where they truly are, the share that the classifier of lesson 03 reads as what they are, with its 95% interval; and their kernel *distance* to other real ones (unbiased, so it may fall below 0).
 
 # %%
 table = json.loads((ASSETS / "results" / "mav-upsample-frames.json").read_text())
@@ -538,21 +550,29 @@ assert rows["bilinear"]["sharpness"] < 1 and rows["bilinear"]["change"] < 1
 above = {name: r["kernel_distance"] - rows["real clips (floor)"]["kernel_distance"] for name, r in rows.items()}
 assert abs(above["shared noise"]) < 0.5 * above["bilinear"] and rows["bilinear"]["digits_high"] > rows["shared noise"]["digits_low"]
 assert abs(rows["shared noise"]["missed"] / rows["separate noise"]["missed"] - 1) < 0.05
-figure, axes = plt.subplots(1, 3, figsize=(9.5, 2.6), layout="constrained", sharey=True)
+assert abs(above["nearest"]) < 0.5 * above["bilinear"]
+
+# %%
+figure, axes = plt.subplots(1, 3, figsize=(9.5, 3), layout="constrained", sharey=True)
 names = [name for name in rows if name != "real clips (floor)"]
 for ax, key, title in zip(axes, ("missed", "flicker", "kernel_distance"), ("missed", "flicker of still clips", "kernel distance of digits")):
     colours = [show.BLUE if name.startswith("shared") else show.ORANGE if name.startswith("separate") else show.GREY for name in names]
-    ax.barh(names[::-1], [rows[name][key] for name in names][::-1], color=colours[::-1])
-    ax.axvline(rows["real clips (floor)"][key], color="black", linewidth=0.8, linestyle=":")
-    ax.set_title(title, fontsize=9)
-    ax.tick_params(labelsize=7)
+    floor = rows["real clips (floor)"][key]
+    ax.barh(names[::-1], [rows[name][key] - floor for name in names][::-1], left=floor, color=colours[::-1])
+    ax.axvline(floor, color="black", linewidth=1.2, linestyle=":")
+    ax.set_title(title, fontsize=10)
+    ax.tick_params(labelsize=9)
     ax.locator_params(axis="x", nbins=4)
+figure.suptitle("bars start at the dotted line: real clips", fontsize=10);
 
 # %% [markdown]
-# The network comes nearer to the truth than resizing, and its digits are at the distance of real ones, which bilinear ones are not. Shared and separate noise differ in one column alone, *flicker*, and a little in *change*: frame by frame both are equally good, and no measure that looks at single frames will ever see the difference. How many digits are read does not decide at this n: intervals overlap.
+# - The network comes nearer to the truth than resizing, and its digits are at the distance of real ones. Bilinear ones are not; *nearest* ones are, so this distance does not mind stairs.
+# - Shared and separate noise differ in *flicker*, and a little in *change*. Frame by frame both are equally good: no measure that looks at single frames will ever see the difference.
+# - How many digits are read does not decide at this n: intervals overlap.
+# - No noise at all on the small frame (*augmentation 0*) misses a little less than our 0.1, as section 9 found.
 #
 # ## 12. The whole pipeline
-# *Make-A-Video* is a chain of functions: $\hat y = \mathrm{SR} \circ \mathrm{UpF} \circ D\,(\text{text})$. Ours, in three lines:
+# *Make-A-Video* is a chain of functions, $\hat y = \mathrm{SR} \circ \mathrm{UpF} \circ D\,(\text{text})$: $D$ makes keyframes from the text, $\mathrm{UpF}$ fills in between, $\mathrm{SR}$ enlarges. Ours:
 #
 # | stage | model | out |
 # |---|---|---|
@@ -573,7 +593,7 @@ print("every fifth frame is a keyframe:", torch.equal(between[:, :, ::5], keyfra
 print("another seed, another clip:", not torch.allclose(by_hand, exact(caption, steps=2, seed=4, progress=False), atol=1e-2))
 
 # %% [markdown]
-# As one call it has one progress bar over all three (`load_pipeline("mav")(captions)`). Stage by stage, with a clock beside it; a *network step* is one call of a network with one batch:
+# As one call it has one progress bar over all three (`load_pipeline("mav")(captions)`). Stage by stage, with a clock beside it; a *network step* is one call of a network with one batch. **Predict:** which stage takes longest?
 
 # %%
 N = {"smoke": 2, "cpu": 4}.get(BUDGET, 32)
@@ -606,7 +626,7 @@ show.play(torch.cat([resized(between[:1], "bilinear"), clips[:1]]), captions[:1]
 show.film_strip(clips[:2], captions[:2], every=5, title=f"every fifth of 76 frames, 64×64: shipped weights, {STEPS} steps")
 
 # %% [markdown]
-# From above: an even slant is a digit that moves evenly; a kink every five frames would be the seam between keyframes, every fifteen that between windows.
+# From above: an even slant is a digit that moves evenly; a kink every five frames would be the seam between keyframes, every fifteen that between windows. The made clips are uneven: paths bend, digits come and go. They do so in their keyframes already, which are the frames of the strip above.
 
 # %%
 as_asked = MovingMNIST("test", seed=47, image_size=64, num_frames=76, captions="digits", speed=FINE_SPEED).from_captions(captions)
@@ -666,14 +686,14 @@ show.film_strip(mine, [my_caption], every=5)
 # | two stages: in space *and time* to 256×256, then frame by frame to 768×768 | one, frame by frame, 32 to 64 | 64 is the native size of Moving MNIST; the second stage's idea is the one to teach |
 # | the last stage gets the same noise for every frame, as it has no layers over time | the same, also for step noise and augmentation | section 6 |
 # | super-resolution first trained on images | on single frames of Moving MNIST | a frame is an image |
-# | a prior from text to CLIP image embeddings; the decoder is conditioned on these | a small text encoder, trained along with the image model | the grammar has seventeen words |
+# | a prior from text to CLIP image embeddings; the decoder is conditioned on these | a small text encoder, trained along with the image model | the grammar has seventeen tokens |
 # | 16 frames, 64×64, interpolated to 76 | 16 frames, 32×32, interpolated to 76 | a free GPU |
 # | how the small clip comes in is left to earlier work | enlarged, as channels, with augmentation (Ho et al. 2021) | common practice |
 # | billions of parameters, 2.3 billion images | a few million parameters, pictures and clips made on the fly | minutes to hours |
 #
 # ## 15. Exercises
 # ### Exercise 1 · Share the noise (difficulty ●○○, importance ●●●, 5 minutes)
-# Draw the noise of one step for a clip of shape (C, T, H, W), from a generator with this seed: for all frames the same if `shared`, else for each its own. It is the line that the ancestral sampler lacked in section 6.
+# Draw the noise of one step for a clip of shape (C, T, H, W), from `torch.Generator().manual_seed(seed)`: for all frames the same if `shared`, else for each its own. It is the line that the ancestral sampler lacked in section 6.
 
 # %%
 def step_noise(shape, seed, shared):
@@ -736,7 +756,7 @@ show.film_strip(torch.cat(list(ways.values()))[:, :, :5], ["told nothing", "told
 # return torch.tensor([factor, s * factor])
 # ```
 #
-# No noise is added: what is there already *is* the augmentation. The network has been trained for strengths up to 0.5.
+# No noise is added: what is there already *is* the augmentation. The network was trained for strengths $a$ up to 0.5.
 # </details>
 #
 # ### Exercise 3 · Count the calls (difficulty ●○○, importance ●●○, 5 minutes)

@@ -3,18 +3,24 @@
 #
 #   bash tests/run.sh            in .venv, with the newest packages
 #   bash tests/run.sh --colab    in .venv-colab, with Google Colab's versions on Python 3.13
+#   bash tests/run.sh --browser  lessons 01 04 06 (or those named, or `all`) in JupyterLab in a headless Chromium; pictures in outputs/browser
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source lessons/environment.sh
 if [ "${1:-}" = --colab ]; then
     environment "$PWD/.venv-colab" "${PYTHON:-python3.13}" tests/colab-constraints.txt requirements.txt tests/requirements.txt
-elif [ $# -eq 0 ]; then
+elif [ $# -eq 0 ] || [ "$1" = --browser ]; then
     environment "$PWD/.venv" "${PYTHON:-python3 python3.13 python3.12 python3.11}" "" requirements.txt tests/requirements.txt
 else
-    echo "usage: bash tests/run.sh [--colab]" >&2
+    echo "usage: bash tests/run.sh [--colab | --browser [LESSONS]]" >&2
     exit 2
 fi
 export OMP_NUM_THREADS=1
+if [ "${1:-}" = --browser ]; then
+    shift
+    echo "Lessons in the browser (JupyterLab $(jupyter lab --version), budget smoke)..."
+    exec python tests/browser.py "$@"
+fi
 echo "Unit tests ($(python --version), torch $(python -c 'import torch; print(torch.__version__)'))..."
 python -m pytest tests -n 2 --dist loadfile --quiet
 echo "Lessons (nbval, budget smoke)..."

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils.cost import cost
+from utils.cost import cost, count
 from utils.recipes import RECIPES, VDM_TEXT
 from utils.unet import UNet
 
@@ -25,3 +25,14 @@ def test_cost_counts_a_convolution_right():
     with FlopCounterMode(display=False) as counter:
         layer(torch.zeros(1, 16, 32, 32, requires_grad=True)).sum().backward()
     assert counter.get_total_flops() == 3 * 2 * 9 * 16 * 16 * 1024
+
+
+def test_attention_counts_the_same_fused_and_in_the_open():
+    """Of n tokens with d numbers in h heads, forward and backward: 3 times 2 products of 2 n n d h."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    q = torch.randn(1, 2, 64, 8, requires_grad=True)
+    for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH):
+        with sdpa_kernel(backend):
+            measured = count(torch.nn.Identity(), lambda: torch.nn.functional.scaled_dot_product_attention(q, q, q))
+        assert measured.flops == 3 * 2 * 2 * 64 * 64 * 8 * 2, backend

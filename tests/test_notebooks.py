@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,9 @@ import nbformat
 import numpy as np
 import pytest
 
+import browser
 from utils import notebooks
-from utils.notebooks import ADDRESS_FILE, METADATA, address, find, lessons, small_png, stamped, tidy, tidy_outputs, twin_of
+from utils.notebooks import ADDRESS_FILE, LessonError, METADATA, address, find, lessons, small_png, stamped, tidy, tidy_outputs, twin_of
 from utils.runtime import ROOT
 
 NOTEBOOKS = lessons()
@@ -104,18 +106,77 @@ def test_set_up_cells_are_the_same_in_every_lesson():
     assert len({"".join(code_cells(path)[0]["source"]) for path in NOTEBOOKS}) == 1
 
 
-def test_set_up_cell_twice_with_a_foreign_utils_in_the_way(tmp_path):
-    foreign = tmp_path / "utils"
-    foreign.mkdir()
+FOREIGN_UTILS = """
+def foreign_utils_first(folder):
+    "As if a package called utils had been imported before, with nothing of ours on the path."
+    for name in [name for name in sys.modules if name.split(".")[0] == "utils"]:
+        del sys.modules[name]
+    sys.path[:] = [folder, *PATH]
+    import utils
+    assert utils.foreign
+"""
+
+
+def run_set_up(script, tmp_path, cwd, **environment):
+    """What a child process prints that runs `script` with a foreign package called utils in tmp_path / "foreign"."""
+    foreign = tmp_path / "foreign" / "utils"
+    foreign.mkdir(parents=True)
     (foreign / "__init__.py").write_text("foreign = True\n")
-    cell = "".join(code_cells(NOTEBOOKS[0])[0]["source"])
-    script = (f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport utils\nassert utils.foreign\n{cell}\nfirst = list(sys.path)\n{cell}\n"
-              "assert sys.path == first and not hasattr(utils, 'foreign')\n")
-    environment = {**os.environ, "LESSON_BUDGET": "smoke"}
+    script = f"import os, shutil, sys\nPATH = list(sys.path)\n{FOREIGN_UTILS}\nforeign_utils_first({str(foreign.parent)!r})\n{script}"
+    environment = {**os.environ, "LESSON_BUDGET": "smoke", **environment}
     environment.pop("PYTHONPATH", None)
-    done = subprocess.run([sys.executable, "-c", script], cwd=NOTEBOOKS[0].parent, capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "-c", script], cwd=cwd, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("budget: smoke") == 2
+    return done.stdout
+
+
+def test_set_up_cell_twice_with_a_foreign_utils_in_the_way(tmp_path):
+    cell = "".join(code_cells(NOTEBOOKS[0])[0]["source"])
+    printed = run_set_up(f"{cell}\nfirst = list(sys.path)\n{cell}\nassert sys.path == first and not hasattr(utils, 'foreign')\n", tmp_path, NOTEBOOKS[0].parent)
+    assert printed.count("budget: smoke") == 2
+
+
+def test_set_up_cells_on_colab_clone_once_and_need_no_network_after(tmp_path):
+    """Every lesson in a runtime of its own, as far as one process can: nothing cloned, a foreign utils imported. Then again; then without a network."""
+    slug, tag = address()
+    origin, content, broken = tmp_path / "origin" / slug, tmp_path / "content", tmp_path / "broken"
+    shutil.copytree(ROOT / "utils", origin / "utils", ignore=shutil.ignore_patterns("__pycache__"))
+    who = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+    for command in (["init", "--quiet", "-b", tag], ["add", "."], [*who, "commit", "--quiet", "-m", "all"]):
+        subprocess.run(["git", *command], cwd=origin, check=True)
+    content.mkdir()
+    broken.mkdir()
+    (broken / "git").write_text("#!/bin/sh\necho 'fatal: unable to access: could not resolve host' >&2\nexit 128\n")
+    (broken / "git").chmod(0o755)
+    cells = ["".join(code_cells(path)[0]["source"]) for path in NOTEBOOKS]
+    assert all(cell.count('Path("/content")') == 1 for cell in cells)
+    cells = [cell.replace('Path("/content")', f"Path({str(content)!r})") for cell in cells]
+    script = f"""
+import types
+sys.modules["google.colab"] = types.ModuleType("google.colab")
+clone, online = {str(content / slug.split("/")[1])!r}, os.environ["PATH"]
+
+def works(cell):
+    names = {{}}
+    exec(cell, names)
+    assert str(names["ROOT"]) == clone and names["utils"].__file__.startswith(clone) and not hasattr(names["utils"], "foreign")
+    return list(sys.path), {{file: os.stat(os.path.join(clone, file)).st_ino for file in (".", ".git", "utils/runtime.py")}}
+
+for cell in {cells!r}:
+    os.environ["PATH"] = online
+    shutil.rmtree(clone, ignore_errors=True)
+    foreign_utils_first({str(tmp_path / "foreign")!r})
+    first = works(cell)
+    assert first[0][0] == clone and works(cell) == first
+    os.environ["PATH"] = {str(broken)!r} + os.pathsep + online
+    assert works(cell) == first
+    foreign_utils_first({str(tmp_path / "foreign")!r})  # another notebook in the same runtime
+    assert works(cell) == first
+"""
+    elsewhere = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{(tmp_path / 'origin').as_uri()}/.insteadOf", "GIT_CONFIG_VALUE_0": "https://github.com/"}
+    printed = run_set_up(script, tmp_path, tmp_path, **elsewhere)
+    assert printed.count("budget: smoke") == 4 * len(NOTEBOOKS)
+    assert "Runtime > Change runtime type" in printed or "device: CPU" not in printed
 
 
 def test_progress_bars_leave_their_last_state():
@@ -145,10 +206,40 @@ def test_a_failing_cell_is_explained_and_the_outputs_so_far_are_kept(tmp_path, m
     monkeypatch.setenv("LESSON_OUTPUTS", "restored after the test")
     nbformat.write(notebook, tmp_path / "77_broken.ipynb")
     (tmp_path / "77_broken.py").write_text("")
-    with pytest.raises(SystemExit):
+    with pytest.raises(LessonError, match="cell 2 of 2: ValueError: say what to do"):
         notebooks.run("77", tmp_path / "out")
-    assert "cell 2 of 2: ValueError: say what to do" in capsys.readouterr().err
     assert "before" in (tmp_path / "out" / "77_broken.ipynb").read_text()
+
+
+def test_all_lessons_run_when_one_fails_and_a_table_says_which(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(notebooks, "LESSONS", tmp_path)
+    monkeypatch.setenv("LESSON_OUTPUTS", "restored after the test")
+    for name, source in {"77_broken": "raise ValueError('say what to do')", "78_whole": "1 + 1"}.items():
+        nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), tmp_path / f"{name}.ipynb")
+        (tmp_path / f"{name}.py").write_text("")
+    assert notebooks.run_all(["77", "78"], tmp_path / "out") == 1
+    printed = capsys.readouterr()
+    assert "say what to do" in printed.err and printed.out.index("stopped in code cell 1 of 1") < printed.out.index("ran to the end")
+    assert notebooks.run_all(["78"], tmp_path / "out") == 0
+
+
+@each
+def test_every_picture_has_its_alternative_text(path):
+    for cell in code_cells(path):
+        for output in cell["outputs"]:
+            if "image/png" in output.get("data", {}):
+                assert re.match("Figure in “.+”", output["metadata"]["image/png"]["alt"])
+            if "text/html" in output.get("data", {}):
+                assert all("alt=" in tag for tag in re.findall(r"<img[^>]{,200}", "".join(output["data"]["text/html"])))
+
+
+def test_alternative_text_is_what_the_code_names():
+    source = """%matplotlib inline
+ax.set_title(f"loss of {name}")
+ax.set(xlabel="step", ylabel="loss")
+ax.plot(x, label="floor")
+show.film_strip(clips, title="clips")"""
+    assert notebooks.described(source, "3. Train") == "Figure in “3. Train”; loss of …; step; loss; floor; clips"
 
 
 def test_unknown_lesson_is_explained():
@@ -163,3 +254,17 @@ def test_markdown_images_inside_outputs_are_pictures(path):
         for output in cell["outputs"]:
             if "image/png" in output.get("data", {}):
                 assert base64.b64decode("".join(output["data"]["image/png"]))[:4] == b"\x89PNG"
+
+
+def test_a_missing_browser_is_explained(monkeypatch):
+    monkeypatch.setenv("CHROMIUM", "chromium-that-is-not-there")
+    with pytest.raises(SystemExit, match="found no browser.*chromium-that-is-not-there.*apt-get install chromium.*CHROMIUM="):
+        browser.chromium()
+
+
+def test_in_the_browser_a_progress_bar_is_no_warning():
+    bars = "training:   0%|          | 0/10 [00:00<?, ?it/s]\rtraining: 100%|##########| 10/10 [00:05<00:00,  1.89it/s]\n\r 50%|#####     | 1/2 [00:01<00:01]\r     \r"
+    texts = bars, "<stdin>:1: UserWarning: look out\n", bars + "Exception ignored\n"
+    cells = [nbformat.v4.new_code_cell("x", execution_count=1, outputs=[nbformat.v4.new_output("stream", name="stderr", text=text)]) for text in texts]
+    problems = browser.run_problems(nbformat.v4.new_notebook(cells=[*cells, nbformat.v4.new_code_cell("y")]))
+    assert [problem[:8] for problem in problems] == ["cell 2 w", "cell 3 w", "cell 4 d"] and "100%" not in problems[1]

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from utils import show
-from utils.recipes import MNIST_GUIDED, Budget
+from utils.recipes import MNIST_GUIDED, VDM, Budget
 from utils.train import Trainer
+from utils.unet import Stage, UNet
 
 CLIPS = torch.rand(3, 1, 6, 16, 16, generator=torch.Generator().manual_seed(0))
 
@@ -106,3 +107,13 @@ def test_the_player_makes_the_clip_that_its_widgets_ask_for(monkeypatch, capsys)
     assert (shown[-1][0].diff(dim=2).abs().mean() < 0.6 * before.diff(dim=2).abs().mean()) and len(shown) == 4
     seed.value = 3
     assert not torch.equal(shown[-1][0][:, :, 0], shown[-2][0][:, :, 0])
+
+
+def test_a_diagram_shows_every_stage_with_its_channels_and_attention():
+    figure = show.network_diagram(UNet(VDM.net), VDM.sample_shape, title="vdm")
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    stages = [module for module in UNet(VDM.net).modules() if isinstance(module, Stage)]
+    assert texts.count("R") == len(stages)
+    assert texts.count("S") == sum(stage.space is not None for stage in stages) and texts.count("T") == sum(stage.time is not None for stage in stages)
+    assert texts.count("16") == 2 and texts.count("128") == 4
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["32×32", "16×16", "8×8", "4×4"]

@@ -103,7 +103,7 @@ class TextEncoder(nn.Module):
     """Tokens to one vector a caption: two transformer layers, then attention pooling.
 
     Stands where *Video Diffusion Models* (section 4.3) uses BERT-large with attention pooling; the grammar has
-    seventeen words, so it is small and trained along with the network.
+    sixteen words, so it is small and trained along with the network.
     """
 
     def __init__(self, width: int, out_dim: int, layers: int = 2, heads: int = 4) -> None:

@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .recipes import Recipe, recipe as get_recipe
 from .unet import UNet, UNetConfig, freeze, new_over_time, randomize
@@ -47,6 +47,21 @@ def measure(config: UNetConfig, sample_shape: tuple[int, ...], num_images: int =
     return count(net, lambda: net(z, torch.zeros(1), torch.zeros(1, config.embed_dim), num_images=num_images, **inputs))
 
 
+def _fused_attention() -> dict:
+    """FLOPs of fused attention kernels, forward and backward, as of the same two products in the open (what a kernel computes twice to save memory is not counted); some versions of
+    PyTorch do not count the CPU's at all."""
+
+    def forward(query, key, value, *_, **__) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    def backward(_, query, key, value, *__, **___) -> int:
+        return 2 * sdpa_flop_count(query, key, value)
+
+    kernels = [f"_scaled_dot_product_{name}" for name in ("flash_attention_for_cpu", "flash_attention", "efficient_attention", "cudnn_attention")]
+    there = {kernel: getattr(torch.ops.aten, kernel) for name in kernels for kernel in (name, f"{name}_backward") if hasattr(torch.ops.aten, kernel)}
+    return {op: backward if kernel.endswith("_backward") else forward for kernel, op in there.items()}
+
+
 def count(net: nn.Module, forward: Callable[[], torch.Tensor]) -> Measured:
     """What one call of `forward`, which runs `net`, costs together with its backward pass."""
     saved: dict[int, torch.Tensor] = {}
@@ -55,7 +70,7 @@ def count(net: nn.Module, forward: Callable[[], torch.Tensor]) -> Measured:
         saved[tensor.untyped_storage().data_ptr()] = tensor  # kept, so that an address is not used twice
         return tensor
 
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_fused_attention()) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             loss = forward().sum()
         loss.backward()

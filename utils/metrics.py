@@ -19,7 +19,7 @@ from .captions import Caption, parse
 from .controls import spoiled
 from .data import MovingMNIST
 from .paths import FREE, SIZE, Reading
-from .runtime import generator
+from .runtime import generator, progress_file
 from .tracker import nearest_training_digit, track
 
 FLOOR = "real held-out clips (floor)"
@@ -291,7 +291,7 @@ def evaluate(videos: torch.Tensor, captions: Sequence[str] | None = None, refere
         rows |= {name: (bad, held_out.captions) for name, bad in spoiled(num, t, 2 * seed + 2).items()}
     target = read(reference).features
     numbers, pictures = {}, None
-    for name, (shown, asked) in (bar := tqdm(rows.items(), disable=not progress, desc="reading", leave=False)):
+    for name, (shown, asked) in (bar := tqdm(rows.items(), disable=not progress, desc="reading", leave=False, file=progress_file())):
         bar.set_postfix_str(name)
         reading, second = judge.read(shown), track(shown[:tracked])
         pictures = second.pictures if pictures is None else pictures  # the floor's, as the first row

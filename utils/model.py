@@ -18,7 +18,7 @@ from .captions import Caption, digits_of, tokenize
 from .diffusion import augment, to_x
 from .keyframes import join, windows
 from .recipes import Recipe
-from .runtime import amp_dtype, autocast, generator, pick_device, randn_per_sample
+from .runtime import amp_dtype, autocast, generator, pick_device, progress_file, randn_per_sample
 from .samplers import Denoiser, Known, SampleState, guided_denoiser, reconstruction_denoiser, sample_loop
 from .unet import UNet
 
@@ -269,7 +269,7 @@ class Model:
         if isinstance(progress, tqdm):
             yield progress
         else:
-            with tqdm(total=batches * (sampling.get("steps") or self.recipe.sampling_steps), desc="sampling", disable=not progress, leave=False) as bar:
+            with tqdm(total=batches * (sampling.get("steps") or self.recipe.sampling_steps), desc="sampling", disable=not progress, leave=False, file=progress_file()) as bar:
                 yield bar
 
     def _chunks(self, num: int, blocks: int, sampling: dict, progress: bool | tqdm) -> Iterator[tuple[slice, Callable[[], object]]]:

@@ -11,6 +11,7 @@ Needs jupytext, nbformat and nbclient, which the lessons themselves do not.
 from __future__ import annotations
 
 import argparse
+import ast
 import base64
 import io
 import os
@@ -64,8 +65,12 @@ def stamp() -> None:
             print("stamped", path.name)
 
 
+class LessonError(RuntimeError):
+    """A cell of a lesson failed; the message says which, why, and what to do."""
+
+
 def execute(notebook, name: str) -> None:
-    """Run a notebook's cells in place in lessons/, saying which cell runs. SystemExit with the error when one fails."""
+    """Run a notebook's cells in place in lessons/, saying which cell runs. LessonError when one fails."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
 
@@ -83,9 +88,8 @@ def execute(notebook, name: str) -> None:
     try:
         client.execute()
     except CellExecutionError as error:
-        print(f"error: {name} stopped in code cell {len(seen)} of {total}: {error.ename}: {error.evalue}\nThe executed notebook holds the full "
-              "message. Mend what it says and run again; the budget is chosen with LESSON_BUDGET=smoke, cpu, t4 or t4-long.", file=sys.stderr)
-        raise SystemExit(1) from error
+        raise LessonError(f"{name} stopped in code cell {len(seen)} of {total}: {error.ename}: {error.evalue}\nThe executed notebook holds the full "
+                          "message. Mend what it says and run again; the budget is chosen with LESSON_BUDGET=smoke, cpu, t4 or t4-long.") from error
     finally:
         tidy_outputs(notebook)
         notebook.metadata.pop("widgets", None)  # GitHub calls a notebook with widget state invalid
@@ -140,12 +144,12 @@ def tidy_outputs(notebook) -> None:
         cell.outputs = [output for output in kept if output.output_type != "stream" or output.text.strip()]
 
 
-def run(number: str, into: Path) -> float:
-    """Execute a copy of a lesson, write it to `into`, return the seconds."""
+def run(number: str, into: Path) -> None:
+    """Execute a copy of a lesson and write it to `into`."""
     import nbformat
 
     source = find(number).with_suffix(".ipynb")
-    start, into = time.monotonic(), Path(into).resolve()
+    into = Path(into).resolve()
     os.environ["LESSON_OUTPUTS"] = str(into)  # the kernel inherits it: clips land beside the executed notebook
     into = outputs()
     notebook = nbformat.read(source, as_version=4)
@@ -156,7 +160,50 @@ def run(number: str, into: Path) -> float:
     print(f"executed notebook: {into / source.name}")
     for clip in sorted(into.glob(f"{source.stem[:2]}_*.gif")):
         print(f"clip: {clip}")
-    return time.monotonic() - start
+
+
+def run_all(numbers: list[str], into: Path) -> int:
+    """Execute lessons one after the other, also when one fails, and print a table of them; returns the exit status."""
+    rows, failed = [], False
+    for number in numbers:
+        start, result = time.monotonic(), "ran to the end"
+        try:
+            run(number, into)
+        except LessonError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed, result = True, str(error).split(": ")[0].removeprefix(f"{find(number).stem} ")
+        clips = len(list(Path(into).resolve().glob(f"{find(number).stem[:2]}_*.gif")))
+        rows.append(f"{find(number).stem:32s} {time.monotonic() - start:7.0f}  {clips:5d}  {result}")
+    if len(rows) > 1:
+        print(f"\n{'lesson':32s} seconds  clips  result", *rows, sep="\n")
+    return int(failed)
+
+
+def described(source: str, heading: str) -> str:
+    """Alternative text for the figures of a cell: the section that it stands in, and the titles and axes that its code names."""
+    said = []
+    for node in ast.walk(ast.parse(re.sub(r"^[%!].*$", "pass", source, flags=re.MULTILINE))):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            values = [keyword.value for keyword in node.keywords if keyword.arg in ("title", "xlabel", "ylabel", "label")]
+            values += node.args[:1] if name in ("set_title", "suptitle", "title", "set_xlabel", "set_ylabel", "xlabel", "ylabel") else []
+            for value in values:
+                parts = value.values if isinstance(value, ast.JoinedStr) else [value]
+                text = "".join(part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else "…" if len(parts) > 1 else "" for part in parts)
+                said.append(" ".join(text.split()))
+    return f"Figure in “{heading}”" + "".join(f"; {text}" for text in dict.fromkeys(said) if text.strip("…"))
+
+
+def describe_figures(notebook) -> None:
+    """Give every picture in the outputs its alternative text, where nbconvert and readers of notebooks look for it."""
+    heading = ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            heading = next((line.lstrip("# ") for line in reversed(cell.source.splitlines()) if re.match(r"#+ ", line)), heading)
+            continue
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                output.metadata["image/png"] = {"alt": described(cell.source, heading)}
 
 
 def update(number: str) -> None:
@@ -192,6 +239,7 @@ def write_pair(notebook, twin: Path) -> None:
     """Write a lesson's notebook, with the metadata that Colab and GitHub want, and its twin."""
     import nbformat
 
+    describe_figures(notebook)
     notebook.metadata = nbformat.from_dict(METADATA)  # drop what the kernel added
     for index, cell in enumerate(notebook.cells):
         cell.id = f"cell-{index:03d}"  # the same ids every time, so that a diff shows what changed
@@ -216,14 +264,13 @@ def main() -> None:
         return
     chosen = [path.stem[:2] for path in lessons()] if a.lesson == ["all"] else a.lesson
     if a.command != "run":
-        for number in chosen:
-            update(number) if a.command == "update" else prose(number)
+        try:
+            for number in chosen:
+                update(number) if a.command == "update" else prose(number)
+        except LessonError as error:
+            raise SystemExit(f"error: {error}") from error
         return
-    seconds = {number: run(number, a.into or outputs()) for number in chosen}
-    if len(seconds) > 1:
-        print("\nlesson  seconds")
-        for number, taken in seconds.items():
-            print(f"{find(number).stem:40s} {taken:6.0f}")
+    sys.exit(run_all(chosen, a.into or outputs()))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from .captions import digits_of
 from .model import Model
 from .pretrained import load_pretrained
+from .runtime import progress_file
 
 SKIP = 5  # frames from keyframe to keyframe: 6 frames a second become 30
 STAGES = {"mav": ("mav", "mav-interpolate", "mav-upsample")}
@@ -39,7 +40,7 @@ class Pipeline:
             raise ValueError("Pass at least one caption.")
         frames = (self.keyframes.sample_shape[1] - 1) * SKIP + 1  # in SKIP windows, as each holds (T - 1) / SKIP gaps
         total = [self.keyframes.network_steps(n, steps), self.interpolate.network_steps(n * SKIP, steps), self.upsample.network_steps(n, steps, frames)]
-        with tqdm(total=sum(total), disable=not progress, leave=False) as bar:
+        with tqdm(total=sum(total), disable=not progress, leave=False, file=progress_file()) as bar:
             bar.set_description("1 of 3: keyframes")
             video = self.keyframes.sample(captions, steps=steps, seed=seed, progress=bar)
             bar.set_description("2 of 3: frames between")

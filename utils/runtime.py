@@ -119,6 +119,11 @@ def outputs() -> Path:
     return folder
 
 
+def progress_file():
+    """Where progress bars go: to standard error, but in a notebook, which paints that red, to standard output."""
+    return sys.stdout if "ipykernel" in sys.modules else sys.stderr
+
+
 def precision_name(dtype: torch.dtype | None) -> str:
     """The precision that an autocast type of `amp_dtype` stands for, such as "bfloat16"; None is "float32"."""
     return "float32" if dtype is None else str(dtype).removeprefix("torch.")

@@ -21,16 +21,18 @@ from tqdm import tqdm
 
 from .captions import DIRECTIONS
 from .recipes import RECIPES
-from .runtime import ASSETS, device_name, outputs
+from .runtime import ASSETS, device_name, outputs, progress_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from .model import Model
     from .train import Trainer
+    from .unet import UNet
 
 _ARROWS = dict(zip(DIRECTIONS, "→↗↑↖←↙↓↘"))
 BLUE, ORANGE, GREY = "#2a78b8", "#d5731f", "#8a8a8a"  # told apart without colour vision; lines differ in style too
+SMALL, TITLE = 10, 12  # type of labels and of titles, in points: legible on a phone
 
 
 def _clips(clips: torch.Tensor) -> torch.Tensor:
@@ -51,7 +53,12 @@ def _picture(ax, picture: np.ndarray) -> None:
 
 
 def _label(ax, text: str) -> None:
-    ax.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=9)
+    ax.set_ylabel(text, rotation=0, ha="right", va="center", fontsize=SMALL)
+
+
+def _two_lines(text: str) -> str:
+    """A caption on two lines, one for each digit, where it is long."""
+    return text.replace(" and ", " and\n") if len(text) > 16 else text
 
 
 def image_grid(images: torch.Tensor, columns: int = 10, titles: Sequence[str] | None = None, title: str = "") -> Figure:
@@ -61,7 +68,7 @@ def image_grid(images: torch.Tensor, columns: int = 10, titles: Sequence[str] | 
     pictures = _clips(images)[:, 0, 0].numpy()
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
-    titles = titles and [textwrap.fill(text, 14) for text in titles]
+    titles = titles and [textwrap.fill(text, 13) for text in titles]
     lines = max((text.count("\n") + 1 for text in titles), default=0) if titles else 0
     figure, axes = plt.subplots(rows, columns, figsize=(0.85 * columns, 0.85 * rows + (0.35 if title else 0) + (0.2 + 0.14 * (lines - 1) if titles else 0) * rows), squeeze=False,
                                 layout="constrained")
@@ -71,7 +78,7 @@ def image_grid(images: torch.Tensor, columns: int = 10, titles: Sequence[str] | 
             ax.set_title(titles[i] if titles else "", fontsize=8, pad=2)
         else:
             ax.axis("off")
-    figure.suptitle(title or None, fontsize=11)
+    figure.suptitle(title or None, fontsize=TITLE)
     plt.close(figure)
     return figure
 
@@ -89,8 +96,8 @@ def image_rows(rows: dict[str, torch.Tensor], columns: Sequence[str] | None = No
             _picture(axes[i, k], pictures[i, k])
         _label(axes[i, 0], name)
     for ax, text in zip(axes[0], columns or ()):
-        ax.set_title(text, fontsize=8, pad=2)
-    figure.suptitle(title or None, fontsize=11)
+        ax.set_title(text, fontsize=SMALL, pad=2)
+    figure.suptitle(title or None, fontsize=TITLE)
     plt.close(figure)
     return figure
 
@@ -104,12 +111,12 @@ def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every
     strips = torch.ones(n, h, t * (w + 1) - 1)
     for k in range(t):
         strips[:, :, k * (w + 1):k * (w + 1) + w] = clips[:, 0, k]
-    figure, axes = plt.subplots(n, 1, figsize=(10, 0.72 * n + 0.6), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(n, 1, figsize=(9, 0.62 * n + 0.6), squeeze=False, layout="constrained")
     for i, ax in enumerate(axes[:, 0]):
         _picture(ax, strips[i].numpy())
-        _label(ax, captions[i].replace(" and ", " and\n") if captions else "")
-    axes[-1, 0].set_xlabel(xlabel or f"frame 1 to {(t - 1) * every + 1}" + (f", every {every}" if every > 1 else ""), fontsize=9)
-    figure.suptitle(title or None, fontsize=11)
+        _label(ax, _two_lines(captions[i]) if captions else "")
+    axes[-1, 0].set_xlabel(xlabel or f"frame 1 to {(t - 1) * every + 1}" + (f", every {every}" if every > 1 else ""), fontsize=SMALL)
+    figure.suptitle(title or None, fontsize=TITLE)
     plt.close(figure)
     return figure
 
@@ -122,7 +129,7 @@ def xt_slice(clips: torch.Tensor, captions: Sequence[str] | None = None, title: 
     slices = _clips(clips).amax(dim=3)[:, 0]  # (N, T, W)
     columns = 1 if time_across else min(4, len(slices))
     rows = -(-len(slices) // columns)
-    size = (9, 1.1 * rows + 0.5) if time_across else (1.9 * columns, 1.5 * rows + 0.3)
+    size = (9, 1.1 * rows + 0.5) if time_across else (2.1 * columns, 1.7 * rows + 0.3)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     for i, ax in enumerate(axes.flat):
         if i >= len(slices):
@@ -134,13 +141,13 @@ def xt_slice(clips: torch.Tensor, captions: Sequence[str] | None = None, title: 
             ax.set_aspect("auto")
             _label(ax, text.replace(": ", ":\n"))
         else:
-            ax.set_title(text.replace(" and ", "\nand "), fontsize=7, pad=2)
+            ax.set_title(_two_lines(text), fontsize=9, pad=2)
     if time_across:
-        axes[-1, 0].set_xlabel(f"t: frame 1 to {slices.shape[1]}; x upwards", fontsize=8)
+        axes[-1, 0].set_xlabel(f"t: frame 1 to {slices.shape[1]}; x upwards", fontsize=SMALL)
     else:
-        axes[0, 0].set_ylabel("t (frames)", fontsize=8)
-        axes[0, 0].set_xlabel("x", fontsize=8)
-    figure.suptitle(title or None, fontsize=11)
+        axes[0, 0].set_ylabel("t (frames)", fontsize=SMALL)
+        axes[0, 0].set_xlabel("x", fontsize=SMALL)
+    figure.suptitle(title or None, fontsize=TITLE)
     plt.close(figure)
     return figure
 
@@ -150,7 +157,7 @@ def direction_tables(tables: dict[str, torch.Tensor]) -> Figure:
     import matplotlib.pyplot as plt
 
     names = [_ARROWS[name] for name in DIRECTIONS]
-    figure, axes = plt.subplots(1, len(tables), figsize=(3.1 * len(tables), 3.2), squeeze=False, layout="constrained")
+    figure, axes = plt.subplots(1, len(tables), figsize=(3.3 * len(tables), 3.5), squeeze=False, layout="constrained")
     for ax, (title, table) in zip(axes[0], tables.items()):
         counts = torch.as_tensor(table)
         shares = counts / counts.sum(1, keepdim=True).clamp(min=1)
@@ -158,12 +165,52 @@ def direction_tables(tables: dict[str, torch.Tensor]) -> Figure:
         for i, row in enumerate(shares.tolist()):
             for j, share in enumerate(row):
                 if share >= 0.005:
-                    ax.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color="white" if share > 0.5 else "black")
-        ax.set_xticks(range(9), [*names, "still"], fontsize=8)
-        ax.set_yticks(range(8), names, fontsize=9)
-        ax.set_title(f"{title}\n{int(counts.sum())} digits", fontsize=9)
-        ax.set_xlabel("sets off, % of the row", fontsize=8)
+                    ax.text(j, i, f"{100 * share:.0f}", ha="center", va="center", fontsize=8, color="white" if share > 0.5 else "black")
+        ax.set_xticks(range(9), [*names, "still"], fontsize=9)
+        ax.set_yticks(range(8), names, fontsize=SMALL)
+        ax.set_title(f"{title}\n{int(counts.sum())} digits", fontsize=SMALL)
+        ax.set_xlabel("sets off, % of the row", fontsize=SMALL)
     axes[0, 0].set_ylabel("asked for", fontsize=8)
+    plt.close(figure)
+    return figure
+
+
+def network_diagram(net: UNet, sample_shape: tuple[int, int, int, int], title: str = "") -> Figure:
+    """A U-Net as it runs on a sample (C, T, H, W): its stages from left to right, a row a resolution, with the channels that come out, and what each is made of:
+    R a residual block, S attention over space, T attention over time. Dashed: what the way up gets from the way down. The shapes are those of a run, not of the configuration."""
+    import matplotlib.pyplot as plt
+
+    from .unet import Stage
+
+    seen, hooks = [], []
+    for module in net.modules():
+        if isinstance(module, Stage):
+            hooks.append(module.register_forward_hook(lambda stage, given, out: seen.append((stage, *out.shape[1:3]))))
+    weight = next(net.parameters())
+    with torch.no_grad():
+        net(torch.zeros(1, *sample_shape, device=weight.device, dtype=weight.dtype), torch.zeros(1, device=weight.device, dtype=weight.dtype))
+    for hook in hooks:
+        hook.remove()
+    heights = sorted({height for _, _, height in seen}, reverse=True)
+    figure, ax = plt.subplots(figsize=(9, 0.8 * len(heights) + 0.8), layout="constrained")
+    places = [(1.6 * k, -heights.index(height)) for k, (_, _, height) in enumerate(seen)]
+    for (x, y), (stage, channels, _) in zip(places, seen):
+        parts = [("R", BLUE)] + [("S", ORANGE)] * (stage.space is not None) + [("T", "black")] * (stage.time is not None)
+        for k, (letter, colour) in enumerate(parts):
+            ax.add_patch(plt.Rectangle((x + 0.36 * k, y - 0.2), 0.34, 0.4, color=colour))
+            ax.text(x + 0.36 * k + 0.17, y, letter, color="white", ha="center", va="center", fontsize=9)
+        ax.text(x + 0.18 * len(parts), y + 0.24, channels, ha="center", va="bottom", fontsize=9)
+    ends = [(x, x + 0.36 * (1 + (stage.space is not None) + (stage.time is not None)), y) for (x, y), (stage, _, _) in zip(places, seen)]
+    for (_, right, y), (left, _, below) in zip(ends, ends[1:]):
+        ax.annotate("", (left - 0.03, below), (right, y), arrowprops={"arrowstyle": "->", "color": GREY})
+    for row in range(len(heights) - 1):
+        on_row = [end for end in ends if end[2] == -row]
+        ax.plot([on_row[len(on_row) // 2 - 1][1] + 0.1, on_row[len(on_row) // 2][0] - 0.1], [-row, -row], color=GREY, linestyle="--", linewidth=1)
+    ax.set_yticks([-row for row in range(len(heights))], [f"{height}×{height}" for height in heights], fontsize=SMALL)
+    ax.set(xticks=[], xlim=(-0.4, ends[-1][1] + 0.4), ylim=(-len(heights) + 0.5, 0.7))
+    ax.spines[:].set_visible(False)
+    ax.set_xlabel("R residual block, S attention over space, T attention over time; above: channels", fontsize=SMALL)
+    figure.suptitle(title or None, fontsize=TITLE)
     plt.close(figure)
     return figure
 
@@ -208,20 +255,25 @@ def loss_figure(history: Sequence[float], band: Sequence[Sequence[float]] | None
     """
     import matplotlib.pyplot as plt
 
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 2.9), width_ratios=(1, 1))
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), width_ratios=(1, 1))
     if band:
         step, mean, low, high = np.array(band).T
         left.fill_between(step, low, high, color=GREY, alpha=0.25, linewidth=0, label="an earlier run, usual range")
-        left.plot(step, mean, color=GREY, linestyle="--", linewidth=1)
-    left.plot(np.arange(1, len(history) + 1), history, color=BLUE, alpha=0.3, linewidth=0.8)
+        left.plot(step, mean, color=GREY, linestyle="--", linewidth=1, label="an earlier run, mean")
+    left.plot(np.arange(1, len(history) + 1), history, color=BLUE, alpha=0.3, linewidth=0.8, label="this run, each step" if history else None)
     if history:
         window = max(1, len(history) // 20)
         smooth = np.convolve(history, np.ones(window) / window, mode="valid")
-        left.plot(np.arange(window, len(history) + 1), smooth, color=BLUE, linewidth=1.8, label="this run")
+        left.plot(np.arange(window, len(history) + 1), smooth, color=BLUE, linewidth=1.8, label="this run, mean")
     left.set(xlabel="step", ylabel="loss", xlim=(0, steps or None), title=title)
     if band or history:
         left.set_yscale("log")
-        left.legend(fontsize=8)
+        left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        left.yaxis.set_major_formatter("{x:g}")
+        left.yaxis.set_minor_formatter(NullFormatter())
+        left.legend(fontsize=9)
     if samples is None:
         right.axis("off")
     else:
@@ -229,7 +281,7 @@ def loss_figure(history: Sequence[float], band: Sequence[Sequence[float]] | None
         sheet = (rearrange(clips[:, :, ::5], "n 1 t h w -> (n h) (t w)") if clips.shape[2] > 1
                  else rearrange(clips[: len(clips) // 2 * 2], "(r n) 1 1 h w -> (r h) (n w)", r=2))
         _picture(right, sheet.numpy())
-        right.set_title("samples of this run so far", fontsize=10)
+        right.set_title("samples of this run so far", fontsize=SMALL)
     figure.tight_layout(pad=0.5)
     plt.close(figure)
     return figure
@@ -265,7 +317,7 @@ def train_live(trainer: Trainer, name: str, samples: Callable[[Model], torch.Ten
         band = next((run["loss"] for budget, run in runs if recipe.budgets[budget] == trainer.budget), None)
     board = TrainingBoard(trainer.steps, band, title=f"{recipe.name} ({recipe.prediction}), trained here")
     saved = time.monotonic()
-    for progress in tqdm(trainer.run(), total=trainer.steps, initial=trainer.step, desc="training"):
+    for progress in tqdm(trainer.run(), total=trainer.steps, initial=trainer.step, desc="training", file=progress_file()):
         if progress.step % -(-trainer.steps // updates) == 0 or progress.step == trainer.steps:
             board.update(trainer.history, samples(trainer.model()))
         if time.monotonic() - saved > save_every:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .data import DIGIT, mnist
 from .paths import SIZE, Reading, bouncing_path, link
-from .runtime import generator
+from .runtime import generator, progress_file
 
 MARGIN = 2  # pixels that a digit may stand outside of the frame; its place is found on the grid of half pixels, which is that of the 64-pixel canvas
 PLACES = SIZE + 2 * MARGIN - DIGIT // 2  # whole pixels, in each direction, at which a template is tried
@@ -167,7 +167,7 @@ def _frame_digits(clips: torch.Tensor, own: torch.Tensor, places: torch.Tensor) 
 def track(clips: torch.Tensor, progress: bool = False, chunk: int = 8) -> Reading:
     """Read clips (N, 1, T, 32, 32) in [0, 1] of two digits, T at least 3; see `Reading`."""
     parts = []
-    for part in tqdm(clips[:, 0].float().split(chunk), desc="tracking", disable=not progress, leave=False):
+    for part in tqdm(clips[:, 0].float().split(chunk), desc="tracking", disable=not progress, leave=False, file=progress_file()):
         n = len(part)
         places, explained = (rearrange(x, "(n t) k c -> n t k c", n=n) for x in _two_places(part.flatten(0, 1)))
         swap = link(places / 2, explained.softmax(-1))

@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .data import Batch, DataError, Stream
+from .runtime import progress_file
 
 CAPTIONS_FILE = "captions.csv"
 SUFFIXES = (".gif", ".mp4", ".webm", ".mov", ".avi", ".mkv")
@@ -72,7 +73,7 @@ class VideoFolder(Stream):
         self.files: list[str] = []
         self.clips: list[torch.Tensor] = []
         self.skipped = {name: f"named in {beside.name}, but not in the folder" for name in set(texts or ()) - set(names)}
-        for name in tqdm(names, desc="decoding clips", unit="file", delay=3):
+        for name in tqdm(names, desc="decoding clips", unit="file", delay=3, file=progress_file()):
             try:
                 if Path(name).suffix.lower() not in SUFFIXES:
                     raise _Skip("not a GIF or video by its name")
