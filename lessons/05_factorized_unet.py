@@ -18,8 +18,11 @@
 #
 # ![One pixel of one frame is changed, and the places where the output changes light up, frame after frame, in four networks](../assets/figures/05_who_sees_whom.gif)
 #
-# **Claim: a U-Net for images becomes one for video when one kind of layer is added after attention over space: attention over time. A block costs a third of one in full 3D and less for longer clips, every frame sees every other at once, and their order counts; each of these is shown here by a measurement or a probe.**
-# (Above: one pixel of frame 8 of 0 to 15 is changed. Where does the output change? Left to right: frame by frame; three 3D convolutions; convolutions and attention over time; the same with one line wrong.)
+# *One pixel of frame 8 (of 0 to 15) is changed. Light: the output changes there. Left to right: frame by frame; three 3D convolutions; convolutions and attention over time; the same with one line wrong.*
+#
+# **Claim: a U-Net for images becomes one for video by one more kind of layer, attention over time. Then every frame sees every other at once, and their order counts. A block costs a third of one in full 3D at 16 frames, and less for longer clips.**
+#
+# Each part of the claim is shown here by a measurement or a probe. The probes fit any video network: one of them finds a mistake in published code.
 #
 # You will be able to
 # - write temporal attention with relative positions, and tell by probes whether it is right;
@@ -30,10 +33,10 @@
 #
 # | reading | exercises | machine: T4 (estimate) / two CPU cores |
 # |---|---|---|
-# | 40 minutes | 30 minutes | 13 / 5 minutes (a smaller run) |
+# | 40 minutes | 35 minutes | 13 / 5 minutes (a smaller run) |
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → [04 Moving MNIST](04_moving_mnist.ipynb) → **05 the factorized 3D U-Net (you are here)** →
-# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) → [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → 13 scaling up.
+# [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) → [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → [13 scaling up](13_scaling_up.ipynb).
 # This lesson rests on [the network](01_ddpm_on_mnist.ipynb#5.-The-network,-in-under-100-lines) of lesson 01 and [the clip as a tensor](04_moving_mnist.ipynb#1.-A-clip-is-a-tensor) of lesson 04. Symbols: [glossary](glossary.md).
 
 # %% [markdown]
@@ -48,7 +51,10 @@ SLUG, TAG = "video-diffusion-lessons/video-diffusion-lessons", "main"  # stamped
 if "google.colab" in sys.modules:
     ROOT = Path("/content") / SLUG.split("/")[1]
     if not ROOT.exists():
-        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(ROOT)], check=True)
+        part = ROOT.with_name("unfinished")  # gets its name when it is whole: a clone that was cut off is made anew
+        subprocess.run(["rm", "-rf", str(part)], check=True)
+        subprocess.run(["git", "clone", "-q", "--depth", "1", "-b", TAG, f"https://github.com/{SLUG}", str(part)], check=True)
+        part.rename(ROOT)
 else:
     ROOT = next(folder for folder in [Path.cwd(), *Path.cwd().parents] if (folder / "utils" / "runtime.py").exists())
 if sys.path[0] != str(ROOT):
@@ -69,6 +75,7 @@ import torch.nn.functional as F
 from dataclasses import replace
 from einops import rearrange
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from utils import load_pretrained, show
 from utils.cost import count, measure
 from utils.data import MovingMNIST
@@ -155,6 +162,7 @@ for layers in (1, 2, 3):
 # | over space, then over time | $T (H W)^2 + H W\, T^2$ | 81,920 |
 #
 # Build both for one level of the U-Net, 64 channels at 8×8, and count: FLOPs of a forward and a backward pass (a multiplication and an addition are two), activations kept for the backward pass, seconds.
+# **Predict:** which of the three does factorizing *not* save?
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -213,33 +221,41 @@ def seconds(layer, x, runs=3):
     return min(taken)
 
 
+def counted(layer, x):
+    """GFLOP and MiB kept. FLOPs with attention in the open: some versions of PyTorch miss the fused kernel on a CPU."""
+    with sdpa_kernel(SDPBackend.MATH):
+        flops = count(layer, lambda: layer(x)).flops
+    return flops / 1e9, count(layer, lambda: layer(x)).saved_bytes / 2**20
+
+
+# %%
 frames = [4, 8, 16, 32] if BUDGET in ("smoke", "cpu") else [4, 8, 16, 32, 64]
 price = {}
 for name, layer in (("full 3D", Full3D()), ("factorized", Factorized())):
-    counted = {t: count(layer, lambda: layer(torch.zeros(1, 64, t, 8, 8))) for t in frames}
-    layer, price[name] = layer.to(DEVICE), []
-    for t, c in counted.items():
-        took = seconds(layer, torch.randn(1, 64, t, 8, 8, device=DEVICE))
-        price[name].append((c.flops / 1e9, c.saved_bytes / 2**20, took))
+    price[name] = [counted(layer, torch.zeros(1, 64, t, 8, 8)) for t in frames]
+    layer = layer.to(DEVICE)
+    for k, t in enumerate(frames):
+        price[name][k] += (1000 * seconds(layer, torch.randn(1, 64, t, 8, 8, device=DEVICE)),)
 
 # %%
 for name, rows in price.items():
     flops, mib, took = rows[frames.index(16)]
-    print(f"{name:11s} 16 frames: {flops:5.2f} GFLOP, {mib:5.1f} MiB kept, {took * 1000:6.1f} ms")
-times = [f"{a[0] / b[0]:.1f}x at {t} frames" for a, b, t in zip(*price.values(), frames)]
-print("full 3D costs more FLOPs by", ", ".join(times))
-figure, axes = plt.subplots(1, 3, figsize=(9, 2.4), layout="constrained")
-for k, (ax, title) in enumerate(zip(axes, ("GFLOP", "MiB kept for the backward pass", "milliseconds"))):
+    print(f"{name:11s} 16 frames: {flops:5.2f} GFLOP, {mib:5.1f} MiB kept, {took:6.1f} ms")
+times = {t: a[0] / b[0] for t, a, b in zip(frames, *price.values())}
+print("full 3D costs more FLOPs by", ", ".join(f"{more:.1f}x at {t} frames" for t, more in times.items()))
+assert times[16] > 3 and list(times.values()) == sorted(times.values())          # the claim at the top
+
+# %%
+figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
+for k, (ax, title) in enumerate(zip(axes, ("GFLOP", "MiB kept for the backward", "milliseconds"))):
     for (name, rows), colour, style in zip(price.items(), (show.ORANGE, show.BLUE), ("s--", "o-")):
-        ax.plot(frames, [row[k] * (1000 if k == 2 else 1) for row in rows], style, color=colour, label=name)
-    ax.set(title=title, xlabel="frames", xscale="log", yscale="log")
-    ax.set_xticks(frames, map(str, frames))
-    ax.set_xticks([], minor=True)
-axes[0].legend(fontsize=8);
+        ax.plot(frames, [row[k] for row in rows], style, color=colour, label=name)
+    ax.set(title=title, xlabel="frames", ylim=(0, None), xticks=frames)
+axes[0].legend();
 
 
 # %% [markdown]
-# Three times fewer FLOPs at 16 frames, and the gap widens with the clip. **Memory is not saved:** two attention layers keep two sets of tokens, and the fused attention kernel (`F.scaled_dot_product_attention`) that the full block uses never stores its pairs. (Without such a kernel, a million pairs would be kept for every head.)
+# A third of the FLOPs at 16 frames, and the gap widens with the clip: pairs of *all* places grow with $T^2$. **Memory is not saved:** two attention layers keep two sets of tokens, and the fused attention kernel (`F.scaled_dot_product_attention`) that the full block uses never stores its pairs. (Without such a kernel, a million pairs would be kept for every head.)
 #
 # What does factorizing give up? A place of frame 3 cannot look straight at *another* place of frame 8. It gets there in two hops: over space to that place in frame 3, then over time. A probe of the two layers, without normalisation:
 
@@ -273,7 +289,9 @@ print("over space:", hears([space]), "  over time:", hears([lambda x: along_time
 # | right | `(b t) c h w -> (b h w) t c` | the frames at one place |
 # | wrong | `.reshape(-1, t, c)` | whatever lies next to each other in memory |
 #
-# Both run, both have the same shapes, both train. (One public re-implementation of the paper for Moving MNIST has the second, as we found with the first probe below.) Written with two methods that the next section will replace:
+# Both run, both have the same shapes, both train. (One public re-implementation of the paper for Moving MNIST has the wrong one, as we found with the first probe below.)
+#
+# In the class below the `rearrange` is in `fold` and `unfold`, so that a broken twin can replace it; section 5 will replace `logits` and `mix`:
 
 # %%
 class TimeAttention(nn.Module):
@@ -438,14 +456,15 @@ print("places reached by a change of one:", reached(OurTemporalAttention(32, 16,
 print("a second clip in the batch changes nothing:", bool((ours(x, 8)[8:] - ours(x[8:], 8)).abs().max() < 1e-12))
 
 # %% [markdown]
-# **What did a trained network make of it?** Take `vdm-text`, the captioned model of lesson 06 (`model.encode` turns captions into its condition). Its temporal attention layers run from 8×8 down to 4×4 and back. For four real clips with some noise: how much does a frame take from frames at each distance, averaged over places and frames?
+# **What did a trained network make of it?** Take `vdm-text`, the captioned model of lesson 06 (`model.encode` turns captions into its condition). Its temporal attention layers run from 8×8 down to 4×4 and back. For four real clips with some noise: how much does a frame take from frames at each distance, averaged over places and frames? **Predict:** which look far, the fine levels or the coarse ones?
 
 # %%
 model = load_pretrained("vdm-text", device=DEVICE)
 batch = MovingMNIST("test", seed=5, captions="digits").sample(32)
-seen = []
+seen = []                                                   # attention weights, layer by layer
 
 
+# %%
 def look(layer):
     """Let this one layer keep the attention weights that it computes."""
     def weights(q, k, mask=None):
@@ -464,29 +483,33 @@ with torch.no_grad():
     watched(z.to(DEVICE), level.to(DEVICE), model.encode(batch.captions[:4]))
 
 # %%
-WHERE = ["8×8", "4×4", "middle", "middle", "4×4, up", "8×8, up"]
-figure, axes = plt.subplots(1, len(seen), figsize=(1.7 * len(seen), 1.9), layout="constrained", sharey=True)
-for k, (ax, p) in enumerate(zip(axes, seen)):
+WHERE = ["8×8, down", "4×4, down", "4×4, middle", "4×4, middle", "4×4, up", "8×8, up"]
+figure, axes = plt.subplots(2, 3, figsize=(7, 4.2), layout="constrained", sharex=True, sharey=True)
+for where, ax, p in zip(WHERE, axes.flat, seen):
     p = p.float().mean(0).cpu()                                                  # (heads, 16, 16)
     for head in p:
         ax.plot(range(-8, 9), [float(head.diagonal(d).mean()) for d in range(-8, 9)], linewidth=1)
     ax.axhline(1 / 16, color="black", linewidth=0.6, linestyle=":")
-    ax.set_title(WHERE[k], fontsize=9)
-axes[0].set(xlabel="distance j − i", ylabel="weight");
+    ax.set(title=where)
+for ax in axes[1]:
+    ax.set(xlabel="distance j − i")
+axes[0, 0].set(ylabel="weight")
+axes[1, 0].set(ylabel="weight")
+figure.suptitle("what a frame takes from frames at each distance, a line a head");
 
 # %%
 apart = (torch.arange(16)[None] - torch.arange(16)[:, None]).abs()
 for where, p in zip(WHERE, seen):
     p = p.float().mean(0).cpu()
     far = [float((head * apart).sum(-1).mean()) for head in p]
-    print(f"{where:10s} a head looks on average " + ", ".join(f"{frames:.1f}" for frames in far) + " frames away")
-print(f"           all frames alike would be {float(apart.float().mean()):.1f}")
+    print(f"{where:12s} a head looks on average " + ", ".join(f"{frames:.1f}" for frames in far) + " frames away")
+print(f"             all frames alike would be {float(apart.float().mean()):.1f}")
 
 # %% [markdown]
-# Each line is a head (distances up to 8 are drawn); dotted is "all frames alike". A peak at 0 looks at the frame itself, one beside it at a neighbour, a flat line gathers the whole clip.
+# Distances up to 8 are drawn; dotted is "all frames alike". A peak at 0 looks at the frame itself, one beside it at a neighbour, a flat line gathers the whole clip. The lines are averages over places, so where and when a head looks may still differ.
 #
 # ## 6. The block
-# *Residual block → attention over space → attention over time*; noise level and caption are **added** inside the residual block. The 1×3×3 convolution is not a 3D convolution at all: folded, it is a 2D one, so every layer for images serves for clips. (On a T4 in half precision 3D convolutions also have slow paths; here is your machine.) Equal?
+# *Residual block → attention over space → attention over time*; noise level and caption are **added** inside the residual block. The 1×3×3 convolution is not a 3D convolution at all: folded, it is a 2D one, so every layer for images serves for clips. Equal? And which is faster on your machine? (On a T4 in half precision 3D convolutions have slow paths.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -542,6 +565,9 @@ for name, module, shape in rows:
     over = " and ".join(what for what, layer in (("space", module.space), ("time", module.time)) if layer is not None)
     print(f"{name:22s}{str(shape):>20s}   {over or '-'}")
 print(f"{sum(p.numel() for p in net.parameters()):,} parameters")
+
+# %%
+show.network_diagram(UNet(video_recipe.net), video_recipe.sample_shape, title="the network of vdm, as it runs")
 
 # %% [markdown]
 # **It starts from the image network.** Attention over time ends in a layer of zeros beside a shortcut. **Predict, then run:** give a fresh video network the weights of an image network. What does it do with a clip?
@@ -606,6 +632,7 @@ def change_map(network, t=16, size=32):
     return ((change / change.max() + 1e-12).log10() / 6 + 1).clamp(0, 1)
 
 
+# %%
 class WrongTemporalAttention(OurTemporalAttention):
     fold = Reshaped.fold                                                         # the one wrong line
 
@@ -648,7 +675,7 @@ for name, picture in zip(names, maps):
 # The wrong line cannot be found by counting frames, nor in a shape or an error. Its map gives it away: a stripe across the picture.
 #
 # ## 8. What are neighbours worth?
-# Now the trained network. The same noisy test frames are denoised in pieces: 16 clips of one frame, 8 of two, ..., one of 16. Printed is the v-loss; as its size depends on the noise level, compare along a row. (Clips of 16 frames and single images were in training, lesson 07 says why; clips of 2 to 8 frames were not.) **Predict:** at which noise do neighbours help most?
+# Now the trained network. The same noisy test frames are denoised in pieces: 16 clips of one frame, 8 of two, ..., one of 16. Printed is the loss that this network was trained on (lesson 02: it predicts $v = \alpha\epsilon - \sigma x$). Its size depends on the noise level, so compare along a row. (Clips of 16 frames and single images were in training, lesson 07 says why; clips of 2 to 8 frames were not.) **Predict:** at which noise do neighbours help most?
 
 # %%
 N = {"smoke": 8}.get(BUDGET, 32)
@@ -667,6 +694,7 @@ def error(x, eps, level, length, c):
     return float(loss_per_sample(output, x, eps, log_snr, model.prediction).mean())
 
 
+# %%
 noise = torch.randn(video.shape, generator=generator(11))
 table = {level: [error(video, noise, level, length, cond) for length in LENGTHS] for level in LEVELS}
 print("frames seen at once  " + "".join(f"{n:8d}" for n in LENGTHS))
@@ -710,24 +738,41 @@ print("backwards is as good as forwards, within 3%:", all(abs(b / a - 1) < 0.03 
 # </details>
 #
 # ## 9. Play
-# Choose a frame, a place and a noise level; the trained network is given a noisy clip with a patch around that place brightened, and you see where its prediction of the clean clip changes. **Find out:** how does the share of the frame itself change from log-SNR 4 to −6? (Below is one setting as a static picture.)
+# Choose a frame, a place and a noise level; the trained network is given a noisy clip with a patch around that place brightened, and you see where its prediction of the clean clip changes (the square root of it, so that small changes show). (Below is one setting as a static picture.)
 
 # %%
 frame = 6  #@param {type:"slider", min:0, max:15, step:1}
 row = 12  #@param {type:"slider", min:2, max:29, step:1}
 column = 20  #@param {type:"slider", min:2, max:29, step:1}
 level = -2.0  #@param {type:"slider", min:-8, max:6, step:1}
-at = torch.tensor([level])
-z = q_sample(video[:1], at, noise[:1]).to(DEVICE)
-touched = z.clone()
-touched[0, 0, frame, row - 2:row + 3, column - 2:column + 3] += 1
-with torch.no_grad():
-    before, after = (model.predict_x(a, at.to(DEVICE), cond[:1]).cpu() for a in (z, touched))
-change = (after - before).abs()
-share = change[0, 0, frame].sum() / change.sum()
-print(f"largest change: {change.amax():.2f}; in frame {frame} itself: {share:.0%} of all change")
-show.film_strip(torch.cat([(video[:1] + 1) / 2, (change / change.amax()).clamp(0, 1)]), ["the clip", "what moves"],
+
+
+def moved(level):
+    """How much the prediction of the clean clip moves, (1, 1, T, H, W)."""
+    at = torch.tensor([float(level)])
+    z = q_sample(video[:1], at, noise[:1]).to(DEVICE)
+    touched = z.clone()
+    touched[0, 0, frame, row - 2:row + 3, column - 2:column + 3] += 1
+    with torch.no_grad():
+        before, after = (model.predict_x(a, at.to(DEVICE), cond[:1]).cpu() for a in (z, touched))
+    return (after - before).abs()
+
+
+change = moved(level)
+show.film_strip(torch.cat([(video[:1] + 1) / 2, (change / change.amax()).sqrt()]), ["the clip", "what moves"],
                 title=f"a patch of frame {frame} brightened, log-SNR {level:g}", xlabel="frame 0 to 15")
+
+# %% [markdown]
+# **Predict, then run:** of all that moves, what share is in the touched frame itself, from weak noise to strong?
+
+# %%
+for at in (4, 2, 0, -2, -4, -6):
+    change = moved(at)
+    print(f"log-SNR {at:2d}: {change[0, 0, frame].sum() / change.sum():4.0%} of the change is in frame {frame}; "
+          f"the largest anywhere is {change.amax():.2f}")
+
+# %% [markdown]
+# With little noise a frame speaks for itself. The more noise there is, the less one frame decides, and what it says is spread over the clip: all frames alike would be 1/16, or 6%.
 
 # %% [markdown]
 # ## 10. The whole network's price
@@ -795,13 +840,15 @@ show.play(clips, names, columns=3, scale=4, path=outputs() / "05_clips.gif")
 # | attention over space, frames as batch; after each, attention over time, space as batch | the same | |
 # | relative position embeddings | the same, after Shaw et al. 2018, for keys and values | it names that work; the distance at which positions are clipped is unstated, here T − 1 |
 # | no convolution over time, no change of frame rate inside | the same | lesson 09 adds temporal convolutions, for the other paper |
-# | attention at 8, 16 and 32 of 64 pixels | at 8 and 4 of 32 pixels | the two coarsest levels; what else was tried is in README's table of shapes |
+# | attention at 8, 16 and 32 of 64 pixels | at 8 and 4 of 32 pixels | the two coarsest levels; what else was tried is in the [table of shapes](../assets/results/README.md#shapes) |
 # | normalisation unstated | group norm, statistics of one frame | statistics over frames would let images packed to a clip leak (lesson 07) |
 # | base width 128 to 256, multiplied by up to 8 | base width 16, at most 128 | a free GPU |
 #
 # ## 13. Exercises
+# Each has a stub that runs as it is, a check, and a folded hint and solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
+#
 # ### Exercise 1 · When does factorizing pay? (difficulty ●●○, importance ●●○, 10 minutes)
-# With $N = H W$ places a frame: pairs over everything divided by pairs of the factorized form is at most... what? Return the largest ratio that *any* number of frames can reach for frames of `h` by `w` pixels, and the ratio for `t` frames.
+# How many times more pairs are there over everything than in the factorized form? Return that ratio for `t` frames of `h` by `w` places, and the limit that it approaches, but never passes, as `t` grows. $N = H W$ may shorten what you write.
 
 # %%
 def saving(t, h, w):
@@ -922,7 +969,8 @@ print("the logit depends on j - i alone:", bool(max(spread) < 1e-9))
 # </details>
 #
 # ## What was shown, and what was not
-# Shown: who sees whom, in which order, at what price, and what neighbours are worth to a trained network. Not shown: that this block is the *best* one at this price (README's table of shapes compares eight networks at equal FLOPs, by their losses); captions (lesson 06); images beside clips (lesson 07); a temporal convolution (lesson 09).
+# Shown: who sees whom, in which order, at what price, and what neighbours are worth to a trained network.
+# Not shown: that this block is the *best* one at this price (the [table of shapes](../assets/results/README.md#shapes) compares eight networks at equal FLOPs, by their losses); captions (lesson 06); images beside clips (lesson 07); a temporal convolution (lesson 09).
 #
 # ## Readings
 # - Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet, *Video Diffusion Models*, 2022 (arXiv 2204.03458): section 3, the network in one page.
