@@ -157,18 +157,21 @@ def test_an_existing_run_is_not_overwritten(tmp_path, capsys):
 
 
 def test_a_run_that_is_asked_to_stop_saves_first_and_two_runs_do_not_share_a_folder(tmp_path, capsys):
-    slow = [part if part != "0" else "1000" for part in command(tmp_path)]
-    slow[slow.index("12")] = "5000"
+    slow = [part if part != "0" else "5" for part in command(tmp_path)]
+    slow[slow.index("12")] = "500000"
     process = subprocess.Popen(slow, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     while not (tmp_path / "checkpoint.pt").exists():
         time.sleep(0.05)
         assert process.poll() is None, process.stderr.read()
     assert main(["mnist-ddpm", "--steps", "1", "--batch-size", "1", "--device", "cpu", "--out", str(tmp_path), "--resume"]) == 1
     assert "Another process is training" in capsys.readouterr().err
+    while (saved := read_checkpoint(tmp_path / "checkpoint.pt")["step"]) == 0:
+        time.sleep(0.2)
+        assert process.poll() is None, process.stderr.read()
     time.sleep(2)
     process.terminate()
     assert process.wait(timeout=60) == 130 and "--resume" in process.stderr.read()
-    assert read_checkpoint(tmp_path / "checkpoint.pt")["step"] > 0
+    assert read_checkpoint(tmp_path / "checkpoint.pt")["step"] > saved  # what was trained since the last checkpoint is there, too
 
 
 def test_unknown_recipe_budget_device_and_precision(capsys):
