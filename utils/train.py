@@ -408,6 +408,24 @@ def alone(out: Path) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def stopping_between_steps() -> Iterator[list[int]]:
+    """While it is open, Ctrl-C and SIGTERM wait for the end of the step: they go into the list that it gives. A second one does not wait."""
+    asked: list[int] = []
+
+    def ask(number: int, frame) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, checkpoint_seconds: float) -> bool:
     checkpoint, processes = out / "checkpoint.pt", trainer.processes
     there = checkpoint.exists()
@@ -424,17 +442,20 @@ def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, check
     average = None
     bar = tqdm(total=trainer.steps, initial=trainer.step, desc=trainer.recipe.name, mininterval=1, disable=not processes.first)
     try:
-        for progress in trainer.run():
-            if not progress.skipped:
-                average = progress.loss if average is None else 0.98 * average + 0.02 * progress.loss
-            bar.update()
-            bar.set_postfix(loss="-" if average is None else f"{average:.4f}", refresh=False)
-            now = time.monotonic()
-            if processes.first and now - saved > checkpoint_seconds:
-                trainer.save(checkpoint)
-                saved = now
-            if minutes is not None and processes.mean(torch.tensor(float(now - start > 60 * minutes), device=trainer.device)) > 0:  # all stop together
-                break
+        with stopping_between_steps() if processes.size == 1 else contextlib.nullcontext() as asked:  # of several, one may wait for a message from another
+            for progress in trainer.run():
+                if not progress.skipped:
+                    average = progress.loss if average is None else 0.98 * average + 0.02 * progress.loss
+                bar.update()
+                bar.set_postfix(loss="-" if average is None else f"{average:.4f}", refresh=False)
+                now = time.monotonic()
+                if processes.first and now - saved > checkpoint_seconds:
+                    trainer.save(checkpoint)
+                    saved = now
+                if minutes is not None and processes.mean(torch.tensor(float(now - start > 60 * minutes), device=trainer.device)) > 0:  # all stop together
+                    break
+                if asked:
+                    raise KeyboardInterrupt
     finally:
         bar.close()
         if processes.first and trainer.bad_steps == 0 and trainer.whole:  # also on Ctrl-C; a run that has gone wrong keeps its last good checkpoint
