@@ -133,6 +133,12 @@ def peak_bytes(work: Callable[[], None], device: torch.device) -> int:
     return most
 
 
+def publish(name: str, result: dict, device: torch.device) -> None:
+    """Write assets/results/NAME.json, of a GPU NAME-GPU.json, so that machines do not overwrite each other."""
+    ending = "" if device.type == "cpu" else "-" + re.sub(r"\W+", "-", device_name(device).lower())
+    (ASSETS / "results" / f"{name}{ending}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
 def main() -> None:
     """Measure, print a table, and keep it on request."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -186,8 +192,7 @@ def main() -> None:
     print(json.dumps(rows, indent=1))
     if a.publish:
         result = {"device": device_name(device), "precision": precision_name(dtype), "batch_size": a.batch_size, "rounds": a.rounds, "rows": rows}
-        ending = "" if device.type == "cpu" else "-" + re.sub(r"\W+", "-", device_name(device).lower())
-        (ASSETS / "results" / f"network-speed{ending}.json").write_text(json.dumps(result, indent=1) + "\n")
+        publish("network-speed", result, device)
 
 
 if __name__ == "__main__":

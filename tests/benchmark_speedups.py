@@ -8,7 +8,6 @@ Of `vdm-text`, random weights. --publish writes assets/results/speedups.json, or
 import argparse
 import contextlib
 import json
-import re
 import statistics
 import sys
 from collections.abc import Callable, Iterator
@@ -20,11 +19,11 @@ import torch.nn.functional as F
 from einops import rearrange
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmark_networks import seconds  # noqa: E402
+from benchmark_networks import publish, seconds  # noqa: E402
 from utils import layers  # noqa: E402
 from utils.captions import tokenize  # noqa: E402
 from utils.recipes import VDM_TEXT, Budget  # noqa: E402
-from utils.runtime import ASSETS, autocast, device_name, pick_device, precision_name  # noqa: E402
+from utils.runtime import autocast, device_name, pick_device, precision_name  # noqa: E402
 from utils.samplers import guided_denoiser  # noqa: E402
 from utils.train import EMA, Trainer  # noqa: E402
 
@@ -138,8 +137,7 @@ def main() -> None:
     result = {"device": device_name(device), "precision": precision_name(dtype), "batch_size": n, "rounds": a.rounds, "rows": rows}
     print(json.dumps(result, indent=1))
     if a.publish:
-        ending = "" if device.type == "cpu" else "-" + re.sub(r"\W+", "-", device_name(device).lower())
-        (ASSETS / "results" / f"speedups{ending}.json").write_text(json.dumps(result, indent=1) + "\n")
+        publish("speedups", result, device)
 
 
 if __name__ == "__main__":

@@ -109,7 +109,8 @@ MADE_HERE = {"01_denoising": denoising_gif, "02_fast_samplers": fast_samplers_gi
 def main() -> None:
     """Make the figures named, or all."""
     parser = argparse.ArgumentParser(prog="python -m utils.figures", description="Make the moving figures.")
-    parser.add_argument("names", nargs="*", choices=[*MADE_HERE, *FROM_LESSONS, []], metavar="NAME", help=", ".join([*MADE_HERE, *FROM_LESSONS]))
+    parser.add_argument("names", nargs="*", choices=[*MADE_HERE, *FROM_LESSONS, []], metavar="NAME",  # []: none named
+                        help=", ".join([*MADE_HERE, *FROM_LESSONS]))
     for name in parser.parse_args().names or [*MADE_HERE, *FROM_LESSONS]:
         MADE_HERE[name]() if name in MADE_HERE else from_lesson(name)
 
