@@ -382,7 +382,7 @@ def test_the_pipeline_makes_76_frames_with_one_progress_bar(monkeypatch):
 def test_weights_that_rest_on_others_are_checked(tmp_path):
     mav = load_pretrained("mav", device="cpu")
     path = tmp_path / "mav.pt"
-    save_weights(path, MAV, mav.net, {"steps": 1})
+    save_weights(path, MAV, mav.net, mav.provenance)
     again = load_pretrained("mav", device="cpu", path=path)
     assert all(torch.equal(a, b) for a, b in zip(mav.net.parameters(), again.net.parameters()))
     assert path.stat().st_size < 0.5 * sum(p.numel() * 2 for p in mav.net.parameters())  # the frozen ones are not in the file
@@ -390,6 +390,16 @@ def test_weights_that_rest_on_others_are_checked(tmp_path):
     torch.save({**saved, "frozen": "0" * 64}, path)
     with pytest.raises(WeightsError, match="other weights of mav-image"):
         load_pretrained("mav", device="cpu", path=path)
+    start = load_pretrained("mav", device="cpu", path=path, any_frozen=True)  # of its layers over time a training may start all the same
+    with torch.no_grad():
+        for parameter in start.net.parameters():
+            parameter.add_(0.5)
+    trainer, image = Trainer(MAV, Budget(1, 1), "cpu", "off", initial=start), load_pretrained("mav-image", "cpu")
+    assert all(torch.equal(trainer.net.get_parameter(name), tensor) for name, tensor in image.net.named_parameters())  # what it rests on is what is shipped
+    assert all(torch.equal(trainer.net.get_parameter(name), start.net.get_parameter(name)) for name in new_over_time(trainer.net))
+    assert "frozen" not in trainer.provenance()  # as they are those that it started on
+    later = Trainer(MAV, Budget(1, 1), "cpu", "off", initial=Model(MAV, start.net, {**start.provenance, "initial": {**image.provenance, "seed": -1}}, "cpu"))
+    assert later.provenance()["frozen"] == image.provenance
     with torch.no_grad():
         next(mav.net.down.parameters()).add_(0.1)
     with pytest.raises(ValueError, match="keeps the weights of mav-image"):

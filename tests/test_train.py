@@ -291,7 +291,8 @@ def test_weights_with_less_training_are_not_published_over_better_ones(tmp_path,
     shipped = CHECKPOINTS / "vdm-text.pt"
     before, planned = shipped.read_bytes(), Trainer(VDM_TEXT, VDM_TEXT.budget("smoke"), "cpu", "off").provenance(3)
     assert 0 < total_flops(planned) < shipped_flops("vdm-text") and shipped_flops("nobody") == 0
-    assert total_flops({"flops": 1.0, "initial": {"flops": 2.0, "initial": {"flops": 4.0}}}) == 7
+    image, older = {"flops": 4.0, "seed": 1, "initial": {"flops": 8.0, "seed": 0}}, {"flops": 8.0, "seed": 0}
+    assert total_flops(image) == 12 and total_flops({"flops": 1.0, "initial": {"flops": 2.0, "initial": older}, "frozen": image}) == 15  # each run once
     assert main(["vdm-text", "--budget", "smoke", "--publish", "--out", str(tmp_path)]) == 1
     assert "leave --publish out" in capsys.readouterr().err and shipped.read_bytes() == before
     assert not list(tmp_path.glob("*.pt"))  # before anything is trained

@@ -29,8 +29,9 @@ def available_models() -> list[str]:
     return [name for name in RECIPES if (CHECKPOINTS / f"{name}.pt").exists()]
 
 
-def load_pretrained(name: str, device: str | torch.device | None = None, path: Path | None = None, amp: str = "off") -> Model:
-    """The shipped model `name`, or the weights at `path`, on `device`; `amp` as for `Model`.
+def load_pretrained(name: str, device: str | torch.device | None = None, path: Path | None = None, amp: str = "off", any_frozen: bool = False) -> Model:
+    """The shipped model `name`, or the weights at `path`, on `device`; `amp` as for `Model`. any_frozen: also where the frozen weights
+    have been trained on since, which is good enough to start training from, and for nothing else.
 
     Raises ValueError for an unknown name, WeightsError for weights that are missing, damaged or of another network.
     """
@@ -39,12 +40,13 @@ def load_pretrained(name: str, device: str | torch.device | None = None, path: P
     if not path.exists():
         raise WeightsError(f"{path.name} is not in {path.parent.name}/. Shipped: {', '.join(available_models()) or 'none'}. "
                            f"Restore it with `git checkout -- assets`, or train it with `python -m utils.train {name}`.")
-    net, origin = load_weights(path, recipe)
+    net, origin = load_weights(path, recipe, any_frozen)
     return Model(recipe, net, origin, device, amp)
 
 
-def load_weights(path: Path, recipe: Recipe) -> tuple[UNet, dict]:
-    """The network that `save_weights` wrote, in float32 on the CPU, and its provenance. WeightsError when it does not fit."""
+def load_weights(path: Path, recipe: Recipe, any_frozen: bool = False) -> tuple[UNet, dict]:
+    """The network that `save_weights` wrote, in float32 on the CPU, and its provenance; any_frozen as for `load_pretrained`.
+    WeightsError when it does not fit."""
     mend = f"Restore it with `git checkout -- assets`, or train it with `python -m utils.train {recipe.name}`."
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
@@ -55,7 +57,7 @@ def load_weights(path: Path, recipe: Recipe) -> tuple[UNet, dict]:
     net, weights = UNet(recipe.net), {key: tensor.float() for key, tensor in saved["weights"].items()}
     if recipe.frozen is not None:
         base = load_pretrained(recipe.frozen, "cpu").net
-        if saved.get("frozen") != _digest(base):
+        if saved.get("frozen") != _digest(base) and not any_frozen:
             raise WeightsError(f"{path.name} was trained on other weights of {recipe.frozen} than those that are shipped. {mend}")
         weights = {**base.state_dict(), **weights}
     try:
@@ -83,8 +85,15 @@ def save_weights(path: Path, recipe: Recipe, net: UNet, provenance: dict) -> Non
 
 
 def total_flops(provenance: dict) -> float:
-    """The FLOPs of training in weights: of the run itself and of those that it started from."""
-    return provenance["flops"] + (total_flops(provenance["initial"]) if "initial" in provenance else 0)
+    """The FLOPs of training in weights: of the run itself and of those that it started from or rests on, each once."""
+    return sum(runs(provenance).values())
+
+
+def runs(provenance: dict) -> dict[str, float]:
+    """The FLOPs of each run that weights come from, by a text that tells it from others."""
+    before = [provenance[key] for key in ("initial", "frozen") if key in provenance]
+    run = json.dumps({key: value for key, value in provenance.items() if key not in ("initial", "frozen")}, sort_keys=True)
+    return {key: flops for earlier in before for key, flops in runs(earlier).items()} | {run: provenance["flops"]}
 
 
 def shipped_flops(name: str) -> float:

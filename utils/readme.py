@@ -39,8 +39,11 @@ def video_rows(rows: dict[str, dict]) -> list[str]:
 
 
 def _started_from(trained: dict) -> str:
-    origin = trained.get("initial")
-    return "" if origin is None else f", from weights of `{origin['recipe']}` ({origin['steps']:,} steps, {origin['flops']:.2g} FLOPs, {origin['device']}){_started_from(origin)}"
+    said = ""
+    for key, words in (("initial", "from"), ("frozen", "on")):
+        if (origin := trained.get(key)) is not None:
+            said += f", {words} weights of `{origin['recipe']}` ({origin['steps']:,} steps, {origin['flops']:.2g} FLOPs, {origin['device']}){_started_from(origin)}"
+    return said
 
 
 def result_of(name: str) -> dict | None:

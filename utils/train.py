@@ -38,7 +38,7 @@ from .data import FINE_FPS
 from .diffusion import augment, loss_per_sample, q_sample
 from .keyframes import sample_masks
 from .model import MAX_AUGMENTATION, Model
-from .pretrained import CHECKPOINTS, load_pretrained, provenance, save_weights, shipped_flops, total_flops
+from .pretrained import CHECKPOINTS, load_pretrained, provenance, runs, save_weights, shipped_flops, total_flops
 from .processes import ALONE, Processes, join, telling_of_lost_processes
 from .recipes import RECIPES, Budget, Recipe, recipe as get_recipe
 from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device, precision_name
@@ -101,7 +101,7 @@ class Trainer:
 
     budget: length of the run, over which the learning rate decays, and samples a step. device, amp: see `runtime`. seed: of
     everything. initial: a trained model to start from instead of the recipe's `initial`, or the seed's weights; it has every parameter of this recipe's network but layers over time
-    and new inputs (those that it has beyond are left out), else ValueError. Weights of the recipe's `frozen` model stay as they are.
+    and new inputs (those that it has beyond are left out), else ValueError. Weights of the recipe's `frozen` model stay as they are shipped.
     clips: a `VideoFolder` to learn from, made for a number of frames, in place of the recipe's data. processes: this one's place among several that train together. parts: gradients of so many
     parts of a batch are added up before a step, so that a batch may be larger than memory. recompute: save memory, for about a third more time (`UNet.recompute`).
     """
@@ -118,7 +118,7 @@ class Trainer:
             torch.manual_seed(seed)
             self.net = UNet(recipe.net)
         self.net.recompute = recompute
-        self.origin = None
+        self.origin = self.base = None
         if initial is None and recipe.initial is not None:
             initial = load_pretrained(recipe.initial, "cpu")
         if initial is not None:
@@ -128,6 +128,10 @@ class Trainer:
             except ValueError as error:
                 raise ValueError(f"{initial.name} does not fit {recipe.name}: {error}") from error
         if recipe.frozen is not None:
+            base = load_pretrained(recipe.frozen, "cpu")
+            self.net.load_state_dict(base.net.state_dict(), strict=False)  # `initial` may have rested on older ones
+            if self.origin is None or not runs(base.provenance).keys() <= runs(self.origin).keys():
+                self.base = base.provenance
             freeze(self.net, new_over_time(self.net))
         self.net.to(self.device).train()
         self.ema = EMA(self.net, recipe.ema_decay)
@@ -260,7 +264,8 @@ class Trainer:
         return Model(self.recipe, copy.deepcopy(self.ema.net), self.provenance(), self.device)
 
     def provenance(self, step: int | None = None) -> dict:
-        """Where the weights come from, now or after so many steps, with the FLOPs that were spent on them; "initial" is the same of the model they started from."""
+        """Where the weights come from, now or after so many steps, with the FLOPs that were spent on them; "initial" is the same of the model
+        they started from, "frozen" of those that they rest on where these came later."""
         step = self.step if step is None else step
         one = measure(self.recipe.net, self.recipe.sample_shape, self.recipe.num_images, self.recipe.frozen is not None)
         flops = one.flops * self.budget.batch_size * step
@@ -268,11 +273,11 @@ class Trainer:
                               precision_name(self.dtype))
         if self.processes.size > 1:
             this_run["device"] = f"{self.processes.size} x {this_run['device']}"
-        return this_run if self.origin is None else {**this_run, "initial": self.origin}
+        return this_run | ({} if self.origin is None else {"initial": self.origin}) | ({} if self.base is None else {"frozen": self.base})
 
     def fingerprint(self) -> str:
         """A text that is the same exactly for runs which may continue each other."""
-        return repr((dataclasses.replace(self.recipe, budgets={}), self.budget, self.seed, *([] if self.origin is None else [self.origin])))
+        return repr((dataclasses.replace(self.recipe, budgets={}), self.budget, self.seed, *(origin for origin in (self.origin, self.base) if origin is not None)))
 
     def save(self, path: Path) -> None:
         """Write a checkpoint: to a temporary file first, then moved into place, so `path` is always whole.
@@ -374,7 +379,7 @@ def main(argv: list[str] | None = None) -> int:
         out = a.out or Path("runs") / recipe.name
         if a.record and (a.steps or a.batch_size):
             raise ValueError(f"--record keeps the curve of the budget {name} as it is: leave --steps and --batch-size out.")
-        initial = None if a.initial is None else load_pretrained(a.initial, "cpu")
+        initial = None if a.initial is None else load_pretrained(a.initial, "cpu", any_frozen=True)
         with join(a.device) as (processes, device), alone(out) if processes.first else contextlib.nullcontext():
             clips = None if a.clips is None else lambda num_frames: VideoFolder(a.clips, recipe.sample_shape[-1], num_frames, recipe.sample_shape[0], seed=a.seed, device=device)
             trainer = Trainer(recipe, budget, device, a.amp, a.seed, initial, clips, processes, a.parts, a.recompute)
