@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from utils import interpolation, super_resolution
+from utils import extension, interpolation, super_resolution
 from utils.interpolation import FLOOR, FRAMES, SKIP, Interpolations, cross_faded, guided, repeated
 from utils.pretrained import load_pretrained
 from utils.super_resolution import SuperResolutions, flicker, resized
@@ -60,3 +60,11 @@ def test_models_of_another_kind_are_refused(module, wrong, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         module.main()
     assert "was not trained to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("module", [interpolation, super_resolution, extension])
+def test_numbers_to_choose_by_are_not_filed_as_results(module, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["table", "--split", "validation"])
+    with pytest.raises(SystemExit):
+        module.main()
+    assert "say where with --out" in capsys.readouterr().err

@@ -167,8 +167,15 @@ def table_parser(module: str, description: str, model: str, num: int) -> argpars
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
     parser.add_argument("--device")
     parser.add_argument("--only", nargs="*", help="rows whose names contain one of these words")
-    parser.add_argument("--out", type=Path, help="(default: a file in assets/results)")
+    parser.add_argument("--out", type=Path, help="(default, of test digits: a file in assets/results)")
     return parser
+
+
+def table_path(parser: argparse.ArgumentParser, a: argparse.Namespace, ending: str) -> Path:
+    """Where the table goes that `table_parser`'s arguments ask for: what is chosen by validation digits is not filed as a result."""
+    if a.out is None and a.split != "test":
+        parser.error(f"numbers of {a.split} digits are to choose by, and do not go to assets/results: say where with --out")
+    return a.out or RESULTS / f"{a.model}-{ending}.json"
 
 
 def evaluate_model(model: Model, num: int, seed: int = 0, **options) -> dict:

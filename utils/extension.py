@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from .data import MovingMNIST
-from .evaluate import RESULTS, ResultRows, table_parser
+from .evaluate import ResultRows, table_parser, table_path
 from .metrics import kernel_distance_interval, motion, obeyed, read
 from .model import Model
 from .pretrained import load_pretrained
@@ -101,7 +101,7 @@ def main() -> None:
     model = load_pretrained(a.model, a.device, amp=a.amp)
     if model.kind == "image" or model.recipe.captions is None:
         parser.error(f"{a.model} is not a video model with captions")
-    table = Extensions(a.out or RESULTS / f"{a.model}-extension.json", model, a.num, a.seed, a.steps, a.guidance_scale, a.split)
+    table = Extensions(table_path(parser, a, "extension"), model, a.num, a.seed, a.steps, a.guidance_scale, a.split)
     ways = {"replacement": {"method": "replacement"}, "replacement, twice the steps": {"method": "replacement", "steps": 2 * a.steps},
             "replacement, Langevin": {"method": "replacement", "langevin": 0.1},
             **{f"reconstruction guidance, weight {weight:g}": {"weight": weight} for weight in a.weights},

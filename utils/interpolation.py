@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from .data import FINE_SPEED, MovingMNIST
-from .evaluate import RESULTS, ResultRows, table_parser
+from .evaluate import ResultRows, table_parser, table_path
 from .keyframes import join, keyframe_mask, windows
 from .metrics import kernel_distance_interval, motion, obeyed, read
 from .model import Model
@@ -95,7 +95,7 @@ def main() -> None:
     if model.kind != "interpolate":
         parser.error(f"{a.model} was not trained to interpolate")
     before = load_pretrained(model.recipe.initial, a.device, amp=a.amp)
-    table = Interpolations(a.out or RESULTS / f"{a.model}-frames.json", model, a.num, a.seed, a.steps, a.split)
+    table = Interpolations(table_path(parser, a, "frames"), model, a.num, a.seed, a.steps, a.split)
     options = {"steps": a.steps, "seed": a.seed, "progress": True}
     ways = {FLOOR: lambda keyframes: table.real, "keyframes repeated": repeated, "cross-fade": cross_faded,
             a.model: lambda keyframes: model.interpolate(keyframes, skip=SKIP, **options),

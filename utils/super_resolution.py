@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from .data import DIGIT, MovingMNIST
-from .evaluate import RESULTS, ResultRows, table_parser
+from .evaluate import ResultRows, table_parser, table_path
 from .metrics import digit_features, kernel_distance, named
 from .model import Model
 from .pretrained import load_pretrained
@@ -85,7 +85,7 @@ def main() -> None:
     model = load_pretrained(a.model, a.device, amp=a.amp)
     if model.kind != "upsample":
         parser.error(f"{a.model} was not trained to make clips sharper")
-    table = SuperResolutions(a.out or RESULTS / f"{a.model}-frames.json", model, a.num, a.seed, a.steps, a.split)
+    table = SuperResolutions(table_path(parser, a, "frames"), model, a.num, a.seed, a.steps, a.split)
 
     def way(**options) -> Callable[[torch.Tensor], torch.Tensor]:
         return lambda small: model.upsample(small, steps=a.steps, seed=a.seed, progress=True, **options)
