@@ -89,4 +89,5 @@ def test_variety_is_the_variance_within_classes():
     features = 10 * labels[:, None] + torch.randn(4000, 3, generator=generator(4)) * torch.tensor([1.0, 2.0, 0.0])
     assert variety(features, labels) == pytest.approx(5, rel=0.1)
     with pytest.raises(ValueError, match="two samples"):
-        variety(features[:3], torch.tensor([0, 0, 1]))
+        variety(features[:3], torch.tensor([0, 1, 2]))
+    assert variety(features[:3], torch.tensor([0, 0, 1])) == pytest.approx(variety(features[:2], torch.tensor([0, 0])))  # one of a class says nothing of how they differ

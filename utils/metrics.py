@@ -127,12 +127,12 @@ def precision_recall(x: torch.Tensor, reference: torch.Tensor, neighbours: int =
 
 
 def variety(features: torch.Tensor, labels: torch.Tensor) -> float:
-    """Mean variance of features (N, D) within the classes that labels (N,) name, summed over D: how much samples of one class differ.
-    Means something beside the same number of real samples with the same labels."""
-    parts = [features[labels == label].double() for label in labels.unique()]
-    if min(len(part) for part in parts) < 2:
-        raise ValueError("variety needs at least two samples of every class.")
-    return float(sum(part.var(0).sum() * len(part) for part in parts) / len(features))
+    """Mean variance of features (N, D) within the classes that labels (N,) name, summed over D: how much samples of one class differ; a class with one sample does not count.
+    Means something beside the same number of real samples with the same labels. ValueError where no class has two."""
+    parts = [part for label in labels.unique() if len(part := features[labels == label].double()) > 1]
+    if not parts:
+        raise ValueError("variety needs at least two samples of a class.")
+    return float(sum(part.var(0).sum() * len(part) for part in parts) / sum(len(part) for part in parts))
 
 
 def check_clips(clips: torch.Tensor) -> torch.Tensor:
