@@ -296,7 +296,7 @@ show.film_strip(clip, asked[:1])
 # published.sample(8).video     # (8, 1, 16, 32, 32): the first 16 of 20 frames, at 32 pixels
 # ```
 #
-# (torchvision's own `split="train"` and `"test"` cut each clip in time, frames 1 to 10 and 11 to 20: for *prediction*, not a split of the clips.)
+# (torchvision's own `split="train"` and `"test"` cut each clip in time, its first ten frames and its last ten: for *prediction*, not a split of the clips.)
 #
 # **Your own clips.** A folder of GIF or MP4 files, any size, length and frame rate, grey or colour, with captions in a CSV. Here: two GIFs of our own, one that is too short, and a file that is no video:
 

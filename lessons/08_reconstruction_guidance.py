@@ -19,7 +19,7 @@
 # ![Two real clips of sixteen frames that a model goes on with to sixty-four: above by putting the given frames in, below with the gradient of its error at them](../assets/figures/08_extension.gif)
 #
 # **Claim: a model that was trained to make clips from nothing can also continue a clip, fill a gap, sharpen, and set a drawing in motion, with no more training. While it samples, the gradient of its own error at what is given pulls the rest towards it. Just putting the given frames in is not enough: where the truth is known, that loses a third of the connection, and the gradient brings back most of it.**
-# Section 7 measures it on clips of this model: where the given frames end, digits break off their path much less.
+# Section 7 measures it on clips of this model, whose own clips are far from good: there the gain is in the expected direction, and small.
 #
 # (Above: two real clips of 16 frames, continued to 64 by the shipped `vdm-text`. Top row: replacement. Bottom row: reconstruction guidance. A grey frame around a clip: given.)
 #
@@ -128,11 +128,11 @@ x, captions, given = test.video[pair, :, :16].to(DEVICE), test.captions[pair], g
 with torch.no_grad():
     replaced, believed = complete(x, given, captions, STEPS)
 show.film_strip((torch.cat([x, replaced]).cpu().clamp(-1, 1) + 1) / 2, ["real"] * 2 + ["replaced"] * 2,
-                every=1, title=f"frames 1 to 8 are given, 9 to 16 sampled: replacement, {STEPS} steps")
+                every=1, title=f"frames 0 to 7 are given, 8 to 15 sampled: replacement, {STEPS} steps")
 
 
 # %% [markdown]
-# **Look at frame 9**, the first that is not given, and go back and forth between it and frame 8. Do the digits go on where they were, as what they were? Where strokes break, jump or turn into another digit, that is the *seam*: nothing in this method asks frame 9 to fit frame 8, but what the network makes of frames full of noise.
+# **Look at frame 8**, the first that is not given, and go back and forth between it and frame 7. Do the digits go on where they were, as what they were? Where strokes break, jump or turn into another digit, that is the *seam*: nothing in this method asks frame 8 to fit frame 7, but what the network makes of frames full of noise.
 #
 # They would go on if the network believed in the given frames. Does it? It says what it believes at every step: $\hat x^a$, its own estimate of the frames that are given, *before* they are put in once more. In the middle of sampling:
 
@@ -146,10 +146,10 @@ def missed(believed, x, given):
 levels = schedule.log_snr(schedule.times(STEPS))[:-1]
 middle = int((levels + 3).abs().argmin())                                  # the step nearest to log-SNR -3
 show.film_strip((torch.cat([x[:1], believed[middle][:1]]).cpu() + 1) / 2, ["the clip", "believed"],
-                title=f"what the network believes at log-SNR {levels[middle]:.1f} (frames 1 to 8 are given)")
+                title=f"what the network believes at log-SNR {levels[middle]:.1f} (frames 0 to 7 are given)")
 
 # %% [markdown]
-# Compare its frames 1 to 8 with the clip's. It had been shown them, under noise, and still believes in something else: the half that it is making up pulls at the half that we know.
+# Compare its frames 0 to 7 with the clip's. It had been shown them, under noise, and still believes in something else: the half that it is making up pulls at the half that we know.
 #
 # ## 2. Two numbers, where the truth is known
 # Is that the network's fault, or the method's? Take a case in which the network is perfect. The data: pairs of numbers, normal, variance 1, correlation $\rho = 0.9$. The first is given, the second missing. Then everything has a formula: the second is $\rho$ times the first (the *slope*), give or take $\sqrt{1 - \rho^2} = 0.436$ (the *rest*).
@@ -257,12 +257,12 @@ axes[0].set_ylabel("sampled");
 # The dashed line is the truth's slope. At $w_r = 1$, what the derivation says, about half of what replacement lost is still missing (ancestral). About $w_r = 2$ both numbers are nearly right; beyond, the cloud is thinner and steeper than the truth: **over-guided**, too sure of itself. The weight is a dial with a price, like the guidance scale of lesson 03. It cannot be exactly right everywhere, as the normal distribution with that variance is an approximation.
 #
 # ## 4. The gradient, as a picture
-# Back to clips. Given are frames 1 to 8; in the rest there is noise, and in it, faintly, *another* clip: the two halves disagree. **Predict:** which way does the correction push frames 9 to 16, and which of them most?
+# Back to clips. Given are frames 0 to 7; in the rest there is noise, and in it, faintly, *another* clip: the two halves disagree. **Predict:** which way does the correction push frames 8 to 15, and which of them most?
 
 # %%
 level = torch.full((1,), -2.0, device=DEVICE)
 other = test.video[6:7, :, :16].to(DEVICE)
-mixed = torch.where(given, x[:1], other)                                   # 1 to 8 of one clip, 9 to 16 of another
+mixed = torch.where(given, x[:1], other)                                   # 0 to 7 of one clip, 8 to 15 of another
 z = q_sample(mixed, level, torch.randn(x[:1].shape, generator=generator(8)).to(DEVICE))
 denoise = guided_denoiser(model.net, model.encode(captions[:1]), G, "v")
 with torch.no_grad():
@@ -275,7 +275,7 @@ show.film_strip(torch.cat([(torch.cat([x[:1], mixed, plain]).cpu().clamp(-1, 1) 
 # %%
 wanted = x[:1] - mixed                                                     # from the other clip to the one that goes on
 toward = F.cosine_similarity(push[0, 0, 8:].flatten(1), wanted[0, 0, 8:].flatten(1)).cpu()
-print("frames 9 to 16, does the push point from the other clip to the right one? (1 yes, 0 neither, -1 away)")
+print("frames 8 to 15, does the push point from the other clip to the right one? (1 yes, 0 neither, -1 away)")
 print(" ".join(f"{cosine:.2f}" for cosine in toward.tolist()))
 assert toward[:4].mean() > 0                                               # the text below says so
 
@@ -320,7 +320,7 @@ assert x[:1].numel() == 16_384 and abs(mean * 16_384 - right) < 0.01       # the
 # (One public implementation compares the last frames while it puts in the first, and takes the mean.)
 #
 # ## 5. The same clips, guided
-# One argument more for the loop of section 1. The weight 5 was chosen on validation clips (`python -m utils.extension vdm-text --split validation --out runs/extension.json`). **Look at frame 9 again:**
+# One argument more for the loop of section 1. The weight 5 was chosen on validation clips (`python -m utils.extension vdm-text --split validation --out runs/extension.json`). **Look at frame 8 again:**
 
 # %%
 WEIGHT = 5.0
@@ -333,7 +333,7 @@ def with_weight(weight):
 with torch.no_grad():
     corrected, believed_now = complete(x, given, captions, STEPS, with_weight(WEIGHT))
 show.film_strip((torch.cat([x, replaced, corrected]).cpu().clamp(-1, 1) + 1) / 2, ["real"] * 2 + ["replaced"] * 2 + ["guided"] * 2,
-                title=f"frames 1 to 8 given; same noise; w_r = {WEIGHT:g}")
+                title=f"frames 0 to 7 given; same noise; w_r = {WEIGHT:g}")
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -352,7 +352,7 @@ curves = {"replacement": missed(believed, x, given), f"w_r = {WEIGHT:g}": missed
 figure, ax = plt.subplots(figsize=(6, 2.4), layout="constrained")
 for (name, curve), colour, style in zip(curves.items(), (show.ORANGE, show.BLUE), ("s--", "o-")):
     ax.plot(levels, curve, style, color=colour, markersize=3, label=name)
-ax.set(title="what is believed of frames 1 to 8", xlabel="log-SNR: from noise (left) to data", ylabel="error, of 0 to 1", xlim=(-10, 8))
+ax.set(title="what is believed of frames 0 to 7", xlabel="log-SNR: from noise (left) to data", ylabel="error, of 0 to 1", xlim=(-10, 8))
 ax.legend();
 
 # %%
@@ -365,7 +365,7 @@ for level in (-8, -4, -2, 0, 2):
 # At the noisy end beliefs are blurs either way, and the gradient is multiplied by a small $\alpha$; at the clean end the given frames speak for themselves. In between is where it counts. The gap is small all the same: the belief does not become right, it becomes less wrong.
 #
 # ## 6. The weight, turned
-# Small weights change little; large ones burn: where the push is larger than the data, pixels are driven out of range. Four clips, live, the same noise for all. *Seam*: how much frame 9 differs from frame 8, real clips = 1. The price of guidance is printed too: the network is run forwards *and* backwards. **Predict:** how many times as long does that take?
+# Small weights change little; large ones burn: where the push is larger than the data, pixels are driven out of range. Four clips, live, the same noise for all. *Seam*: how much frame 8 differs from frame 7, real clips = 1. The price of guidance is printed too: the network is run forwards *and* backwards. **Predict:** how many times as long does that take?
 
 # %%
 four, names = real[3:7, :, :16], test.captions[3:7]
@@ -380,7 +380,7 @@ for w in dial:
     print(f"w_r = {w:4g}   seam {(turned[w][:, :, 8] - turned[w][:, :, 7]).abs().mean() / jump:.2f}   {took[w]:.1f} s")
 print(f"a guided clip takes {took[10.0] / took[0.0]:.1f} times as long as a replaced one")
 show.film_strip(torch.cat([four[:1], *[clips[:1] for clips in turned.values()]]), ["real", *[f"w_r = {w:g}" for w in dial]],
-                title="frames 1 to 8 given; same noise")
+                title="frames 0 to 7 given; same noise")
 
 # %% [markdown]
 # ## 7. From 16 frames to 64, and on
@@ -460,12 +460,11 @@ off = {name: r["across"] - rows["real clips (floor)"]["across"] for name, r in r
 print("off one path across the seam, above the floor, guided against")
 for name in (name for name in rows if name.startswith("replacement")):
     print(f"  {name:44s}{off[chosen] / off[name]:6.2f}")
-    assert off[chosen] < 0.6 * off[name]
+    assert off[chosen] < off[name]                                         # the text below says so
 assert rows[chosen]["missed"] < rows["replacement"]["missed"]
-assert rows[chosen]["digits"] > rows["replacement"]["digits"]
 
 # %% [markdown]
-# **What the table says.** Guidance joins new frames to the given ones: digits break off their path only about half as far as with replacement, which neither twice the steps (about the price of guidance) nor the Langevin corrector mends.
+# **What the table says.** Guidance does what it was derived for: what is believed of the given frames is nearer to them (*missed*), and where they end digits break off their path less than with replacement, also with twice the steps (about the price of guidance) or the Langevin corrector. But the gain is small, and 32 clips do not settle its size: the weights before these, measured in the same way, came out at 1.60 against 2.58 pixels. In section 2, where the network is perfect, nothing is left to chance, and the gain is large.
 #
 # **What it does not say.** That the new frames *themselves* are better. How far digits are off their path within a window, and identity, stay where this model's own clips are ("new clips, nothing given"), far from real. Each block goes on from frames that the model made, so its flaws are handed on. And a distance that compares windows one by one cannot see a seam; at this number of clips it cannot decide anyway. More clips are one command on a GPU.
 #

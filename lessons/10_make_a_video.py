@@ -401,7 +401,7 @@ confusion = {name: torch.tensor(results[name]["rows"]["motion"][name]["confusion
 show.direction_tables(confusion)
 
 # %% [markdown]
-# Look for a diagonal, with its neighbours. The left model had pairs; at the training that its weights have seen, words for directions have only begun to count: its interval above reaches down to chance, too, and lesson 06 says what it lacks.
+# Look for a diagonal, with its neighbours. The left model had pairs, and could have learnt it. At the training that its weights have seen it has not: its interval above reaches down to chance, too, and [lesson 06](06_video_diffusion_models.ipynb#7.-A-number,-with-a-floor-and-a-control) shows by its loss that it does not hear these words yet. So here the two tables look alike, for two reasons: one model has not learnt it, the other cannot.
 #
 # The right one has no diagonal, and never will have more than walls give away: whatever was asked, digits go anywhere. No amount of training mends that, as nothing else in the data ties the word to the motion. The authors of the paper say so of their model, too: what a video alone can show, such as a wave of the hand from left to right or from right to left, text and images cannot teach.
 #

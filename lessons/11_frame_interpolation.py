@@ -101,7 +101,6 @@ F64 = torch.float64                                         # proofs and probes 
 # | `keys` | (N, 1, 16, 32, 32) | the keyframes, every fifth: 6 a second |
 # | missing | 60 of the 76 frames | |
 #
-# (Code and text count frames from 0, so that keyframes are 0, 5, 10, ...; pictures count from 1.)
 
 # %%
 fine = MovingMNIST("test", seed=25, num_frames=FRAMES, speed=FINE_SPEED, captions="digits")     # the fine clock: 30 frames a second
@@ -131,7 +130,7 @@ def cross_faded(keys, skip):
 
 ways = {"real": real, "repeated": repeated(keys, SKIP), "cross-fade": cross_faded(keys, SKIP)}
 show.film_strip(torch.cat([clips[:1, :, :16] for clips in ways.values()]), list(ways),
-                title="frames 1 to 16 of 76; 1, 6, 11 and 16 are keyframes")
+                title="frames 0 to 15 of 76; 0, 5, 10 and 15 are keyframes")
 
 # %% [markdown]
 # <details><summary>What happened</summary>
@@ -196,7 +195,7 @@ print("its edges are weaker than real ones, repeated frames' are not:", edges(wa
 mav = load_pretrained("mav", device=DEVICE, amp="auto")
 ways["mav, guided"] = guided(mav, keys, fps=float(FINE_FPS), weight=5.0, steps=STEPS)
 show.film_strip(torch.cat([ways[name][:1, :, :16] for name in ("real", "cross-fade", "mav, guided")]), ["real", "cross-fade", "mav, guided"],
-                title=f"reconstruction guidance, w_r = 5, {STEPS} steps; frames 1, 6, 11 and 16 are given")
+                title=f"reconstruction guidance, w_r = 5, {STEPS} steps; frames 0, 5, 10 and 15 are given")
 
 # %%
 numbers_of({"mav, guided": ways["mav, guided"]})
@@ -437,7 +436,7 @@ with torch.no_grad():
                for what, inputs in (("told", tell), ("not told", {}))}
 show.film_strip(torch.cat([window[:1], *[beliefs[what][k:k + 1] for k in range(2) for what in ("told", "not told")]]).add(1) / 2,
                 ["real", *[f"{what}, {level:g}" for level in shown.tolist() for what in ("told", "not told")]],
-                title="what the network believes of the clip, at log-SNR −8 and −4; frames 1, 6, 11 and 16 are given")
+                title="what the network believes of the clip, at log-SNR −8 and −4; frames 0, 5, 10 and 15 are given")
 
 # %% [markdown]
 # ## 5. What it is trained on
@@ -619,11 +618,11 @@ ax.legend(fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.25));
 # Where keyframes bend more than missing frames, that is the price of given frames that are exact: what is made has to bend to meet them. (The cross-fade has *all* its bends there, and none between.)
 #
 # ## 8. Side by side
-# The same clip, frames 1 to 16 of 76. *Yours* is what was trained above, just now; *told* is the shipped network.
+# The same clip, frames 0 to 15 of 76. *Yours* is what was trained above, just now; *told* is the shipped network.
 
 # %%
 ways[f"yours, {trainer.step} steps"] = Model(yours.recipe, yours.net, device=DEVICE, amp="auto").interpolate(keys, skip=SKIP, steps=STEPS)
-show.film_strip(torch.cat([clips[:1, :, :16] for clips in ways.values()]), list(ways), title="frames 1, 6, 11 and 16 are given")
+show.film_strip(torch.cat([clips[:1, :, :16] for clips in ways.values()]), list(ways), title="frames 0, 5, 10 and 15 are given")
 
 # %%
 show.xt_slice(torch.cat([clips[:1] for clips in ways.values()]), list(ways), time_across=True, title=f"{captions[0]}, 76 frames, seen from above")
@@ -747,7 +746,7 @@ sixteen = at_rate[6][:2]                                                        
 went_on = fast.extend(sixteen[:, :, :8], 24, fps=6.0, steps=STEPS)
 longer = MovingMNIST("test", seed=25, num_frames=24, speed=FINE_SPEED, frame_skip=SKIP, captions="digits")
 truth = (longer.sample(64, index=0).video[chosen[:2]] + 1) / 2
-show.film_strip(torch.cat([truth, went_on]), ["real"] * 2 + ["8 given, 16 new"] * 2, title="extrapolation: frames 1 to 8 are given")
+show.film_strip(torch.cat([truth, went_on]), ["real"] * 2 + ["8 given, 16 new"] * 2, title="extrapolation: frames 0 to 7 are given")
 
 # %% [markdown]
 # From text to motion in two steps: `mav-image` draws a picture of a caption, and this network sets it in motion. No clip had a caption anywhere on the way.

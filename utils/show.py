@@ -115,7 +115,7 @@ def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every
     for i, ax in enumerate(axes[:, 0]):
         _picture(ax, strips[i].numpy())
         _label(ax, _two_lines(captions[i]) if captions else "")
-    axes[-1, 0].set_xlabel(xlabel or f"frame 1 to {(t - 1) * every + 1}" + (f", every {every}" if every > 1 else ""), fontsize=SMALL)
+    axes[-1, 0].set_xlabel(xlabel or f"frame 0 to {(t - 1) * every}" + (f", every {every}" if every > 1 else ""), fontsize=SMALL)
     figure.suptitle(title or None, fontsize=TITLE)
     plt.close(figure)
     return figure
@@ -143,7 +143,7 @@ def xt_slice(clips: torch.Tensor, captions: Sequence[str] | None = None, title: 
         else:
             ax.set_title(_two_lines(text), fontsize=9, pad=2)
     if time_across:
-        axes[-1, 0].set_xlabel(f"t: frame 1 to {slices.shape[1]}; x upwards", fontsize=SMALL)
+        axes[-1, 0].set_xlabel(f"t: frame 0 to {slices.shape[1] - 1}; x upwards", fontsize=SMALL)
     else:
         axes[0, 0].set_ylabel("t (frames)", fontsize=SMALL)
         axes[0, 0].set_xlabel("x", fontsize=SMALL)
