@@ -398,7 +398,7 @@ def test_weights_that_rest_on_others_are_checked(tmp_path):
     assert all(torch.equal(trainer.net.get_parameter(name), tensor) for name, tensor in image.net.named_parameters())  # what it rests on is what is shipped
     assert all(torch.equal(trainer.net.get_parameter(name), start.net.get_parameter(name)) for name in new_over_time(trainer.net))
     assert "frozen" not in trainer.provenance()  # as they are those that it started on
-    later = Trainer(MAV, Budget(1, 1), "cpu", "off", initial=Model(MAV, start.net, {**start.provenance, "initial": {**image.provenance, "seed": -1}}, "cpu"))
+    later = Trainer(MAV, Budget(1, 1), "cpu", "off", initial=Model(MAV, start.net, {"flops": 1.0, "seed": -1}, "cpu"))
     assert later.provenance()["frozen"] == image.provenance
     with torch.no_grad():
         next(mav.net.down.parameters()).add_(0.1)
