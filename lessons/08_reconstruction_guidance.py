@@ -464,7 +464,7 @@ for name in (name for name in rows if name.startswith("replacement")):
 assert rows[chosen]["missed"] < rows["replacement"]["missed"]
 
 # %% [markdown]
-# **What the table says.** Guidance does what it was derived for: what is believed of the given frames is nearer to them (*missed*), and where they end digits break off their path less than with replacement, also with twice the steps (about the price of guidance) or the Langevin corrector. But the gain is small, and 32 clips do not settle its size: the weights before these, measured in the same way, came out at 1.60 against 2.58 pixels. In section 2, where the network is perfect, nothing is left to chance, and the gain is large.
+# **What the table says.** Guidance does what it was derived for: what is believed of the given frames is nearer to them (*missed*), and where they end digits break off their path less than with replacement, also with twice the steps (about the price of guidance) or the Langevin corrector. But the gain is small, and 32 clips do not settle its size. In section 2, where the network is perfect, nothing is left to chance, and the gain is large.
 #
 # **What it does not say.** That the new frames *themselves* are better. How far digits are off their path within a window, and identity, stay where this model's own clips are ("new clips, nothing given"), far from real. Each block goes on from frames that the model made, so its flaws are handed on. And a distance that compares windows one by one cannot see a seam; at this number of clips it cannot decide anyway. More clips are one command on a GPU.
 #

@@ -720,7 +720,7 @@ show.film_strip(torch.cat([clips[:1] for clips in set_off.values()]), [f"{rate} 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Of real clips five, or a little less: a digit travels as far in a second at any rate, and at 6 frames a second there are a fifth as many frames; but longer ways hit more walls. The network hears the rate and goes only part of the way: too fast at 30 a second, too slow at 6. And look at the strip: with one frame given, digits lose their shape long before the end.
+# Of real clips five, or a little less: a digit travels as far in a second at any rate, and at 6 frames a second there are a fifth as many frames; but longer ways hit more walls. The network hears the rate and goes only part of the way: at 30 a second it is still too fast. And look at the strip: with one frame given, digits lose their shape long before the end.
 # </details>
 #
 # **Break it: the wrong rate.** Keyframes of clips at 30 frames a second, and the network is told another. **Predict:** four frames are given, and they say themselves how fast things are. How much does the number still count?

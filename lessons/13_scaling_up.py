@@ -98,6 +98,7 @@ from utils.train import PATIENCE, Trainer, TrainingError, read_checkpoint
 from utils.unet import UNet, UNetConfig, randomize
 from utils.video_folder import VideoFolder
 
+# %%
 os.environ["KINETO_LOG_LEVEL"] = "99"                       # the profiler talks to itself otherwise
 BUDGET, DEVICE = budget(), pick_device()
 BATCH = {"smoke": 1, "cpu": 2}.get(BUDGET, 16)              # clips a step where a step is measured
@@ -166,6 +167,7 @@ print(", ".join(f"{part} {took / sum(parts.values()):.0%}" for part, took in par
 KINDS = {ResidualBlock: ("residual blocks", show.BLUE), SpatialAttention: ("attention over space", show.ORANGE), TemporalAttention: ("attention over time", "black")}
 
 
+# %%
 def timetable(trainer, step):
     """-> spans (kind, height of the frames, way, start, end) of one forward and backward pass."""
     spans, opened, handles = [], {}, []
@@ -194,10 +196,9 @@ def timetable(trainer, step):
     return spans
 
 
-timetable(trainer, 0)
-spans = timetable(trainer, 1)
-
 # %%
+timetable(trainer, 0)                                       # warms up
+spans = timetable(trainer, 1)
 start = min(span[3] for span in spans)
 figure, ax = plt.subplots(figsize=(9, 2.6), layout="constrained")
 heights = sorted({span[1] for span in spans}, reverse=True)
@@ -791,7 +792,7 @@ print("same seed = whole batch:", apart(sum(same_seed) / 2, whole) < 1e-4, "  it
 while alone.step < 4:
     alone.train_step()
 said = pair.communicate(timeout=600)[0]
-assert pair.returncode == 0, said[-2000:]
+assert pair.returncode == 0, said                     # all of it: the first error counts, not the last
 print("the two went on from step 2 of 4:", "resumed at step 2 of 4" in said)
 together = read_checkpoint(pair_folder / "checkpoint.pt")
 print("steps:", together["step"], "  same losses:", np.allclose(together["history"], alone.history, atol=1e-5))
