@@ -112,3 +112,11 @@ def test_shipped_weights_have_provenance_and_fit_their_budget():
         assert {"commit", "date", "device", "precision", "steps", "samples", "seconds", "flops", "seed", "versions"} <= set(origin)
         assert origin["steps"] > 0 and origin["flops"] > 0 and "/" not in json.dumps(origin)
     assert sum(path.stat().st_size for path in CHECKPOINTS.glob("*.pt")) < 32e6
+
+
+def test_steps_of_training_are_counted_over_the_runs_of_the_same_recipe():
+    image = {"recipe": "mav-image", "steps": 100}
+    first = {"recipe": "vdm-text", "steps": 7, "initial": image}
+    net = UNet(SMALL.net)
+    assert Model(SMALL, net, {"recipe": "vdm-text", "steps": 5, "initial": first}, "cpu").trained_steps == 12
+    assert Model(SMALL, net, device="cpu").trained_steps == 0

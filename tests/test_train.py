@@ -12,9 +12,11 @@ import pytest
 import torch
 
 from utils import runtime
+from utils.captions import tokenize
+from utils.cost import measure
 from utils.data import MNIST
 from utils.pretrained import CHECKPOINTS, load_pretrained, shipped_flops, total_flops
-from utils.recipes import MNIST_DDPM, RECIPES, VDM_TEXT, Budget, recipe
+from utils.recipes import MNIST_DDPM, RECIPES, VDM_TEXT, Budget, Curriculum, recipe
 from utils.runtime import amp_dtype
 from utils.train import EMA, PATIENCE, CheckpointError, Trainer, TrainingError, loss_band, main, read_checkpoint
 from utils.unet import UNetConfig
@@ -257,6 +259,64 @@ def test_recipes_are_complete():
         assert batch.video.shape[1:] == r.sample_shape
         assert (r.captions is not None) == (r.net.text_width is not None)
     assert isinstance(MNIST_DDPM.dataset(), MNIST) and VDM_TEXT.schedule.low == -20
+
+
+def watched(curriculum=Curriculum(0.5), **options):
+    """A trainer of four steps with a curriculum, and a list of what its network is given at each call."""
+    tiny = replace(VDM_TEXT, net=UNetConfig(channels=(8, 16), blocks=(1, 1), space=(False, True), time=(False, True), embed_dim=16, head_dim=8, text_width=8),
+                   num_images=2, null_probability=0.9, curriculum=curriculum)
+    learner, seen = Trainer(tiny, Budget(4, 6), device="cpu", amp="off", **options), []
+    forward, encode = learner.net.forward, learner.net.encode
+    learner.net.encode = lambda tokens: (seen.append(tokens), encode(tokens))[1]
+    learner.net.forward = lambda z, log_snr, cond, num_images: (seen.append((z.shape, log_snr, cond, num_images)), forward(z, log_snr, cond, num_images=num_images))[1]
+    return learner, seen
+
+
+def test_a_curriculum_begins_with_its_own_task_and_then_the_recipes_own_follows():
+    learner, seen = watched()
+    assert all(math.isfinite(p.loss) for p in learner.run())
+    numerals, moving = tokenize([str(digit) for digit in range(10)])[:, 0], tokenize(["0 moving left"])[0, 1]
+    for step, (tokens, (shape, log_snr, cond, num_images)) in enumerate(zip(seen[::2], seen[1::2])):
+        count = torch.isin(tokens, numerals).sum(1)
+        if step < 2:
+            assert num_images == 0 and shape == (6, 1, 16, 32, 32) and (count == 1).all() and (tokens == moving).any(1).all()
+            assert (cond != 0).any(1).all()  # no caption is dropped, although nine in ten are later
+            assert log_snr.shape == (6,) and log_snr.min() >= -7 and log_snr.max() <= -3
+            assert sorted(((log_snr + 7) * 6 / 4).floor().tolist()) == list(range(6))  # uniform: one in each sixth of the way
+        else:
+            assert num_images == 2 and shape == (6, 1, 18, 32, 32) and log_snr.shape == (6, 18) and (count == 2).all()
+            assert not (cond != 0).any(-1).all() and log_snr.max() > -3
+    assert step == 3
+
+
+def test_flops_of_a_run_with_a_curriculum_are_those_of_its_steps():
+    learner, _ = watched()
+    shape = learner.recipe.net, learner.recipe.sample_shape
+    with_images, without = (measure(*shape, k).flops for k in (2, 0))
+    assert learner.provenance(4)["flops"] == pytest.approx(6 * 2 * (without + with_images), rel=0.01) and without < with_images
+    assert learner.provenance(1)["flops"] == pytest.approx(6 * without, rel=0.01)
+    plain, _ = watched(curriculum=None)
+    assert plain.provenance(4)["flops"] == pytest.approx(6 * 4 * with_images, rel=0.01)
+
+
+def test_a_curriculum_ends_at_the_same_step_after_a_resume_and_bad_ones_are_refused(tmp_path, capsys):
+    whole, first = watched()[0], watched()[0]
+    losses = [p.loss for p in whole.run()]
+    first.train_step()
+    first.save(tmp_path / "c.pt")
+    resumed = watched()[0]
+    resumed.load(tmp_path / "c.pt")
+    assert [p.loss for p in resumed.run()] == losses[1:]
+    with pytest.raises(CheckpointError, match="another run"):
+        watched(curriculum=Curriculum(0.25))[0].load(tmp_path / "c.pt")
+    with pytest.raises(ValueError, match="share"):
+        Curriculum(1.5)
+    with pytest.raises(ValueError, match="strongest"):
+        Curriculum(0.5, strongest=-3.0, weakest=-7.0)
+    assert main(["mnist-ddpm", "--curriculum", "0.5", "--out", str(tmp_path / "x")]) == 1
+    assert "mnist-ddpm has no curriculum" in capsys.readouterr().err
+    assert main(["vdm-text", "--curriculum", "0", "--record", "--out", str(tmp_path / "x")]) == 1
+    assert "leave --steps, --batch-size and --curriculum out" in capsys.readouterr().err
 
 
 def test_loss_band():

@@ -51,11 +51,11 @@ class Variant:
 
 
 def _shape(net: UNetConfig, schedule: CosineSchedule = PLAIN) -> Variant:
-    return Variant(replace(VDM_TEXT, net=net, schedule=schedule, num_images=0, learning_rate=1.5e-3))
+    return Variant(replace(VDM_TEXT, net=net, schedule=schedule, num_images=0, curriculum=None, learning_rate=1.5e-3))
 
 
 def _setting(batch_size: int, num_images: int, **changes: float | UNetConfig) -> Variant:
-    return Variant(replace(VDM_TEXT, num_images=num_images, **changes), batch_size)
+    return Variant(replace(VDM_TEXT, num_images=num_images, curriculum=None, **changes), batch_size)
 
 
 TABLES: dict[str, dict[str, Variant]] = {

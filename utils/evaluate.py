@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from .data import MNIST, Batch, DataError, MovingMNIST
+from .hearing import hearing
 from .metrics import classify, digit_features, evaluate, kernel_distance, kernel_distance_interval, motion, named, obeyed, read
 from .model import Model
 from .paths import Reading
@@ -185,9 +186,11 @@ def evaluate_model(model: Model, num: int, seed: int = 0, **options) -> dict:
     start, r = time.monotonic(), model.recipe
     measures = evaluate_video if model.kind == "video" else evaluate_image if r.sample_shape[-1] == MNIST_SIZE else evaluate_frames
     rows = measures(model, num, seed, **options)
+    in_training = model.kind == "video" and r.captions is not None and r.null_probability < 1  # clips had captions
+    heard = {"hearing": hearing(model, num, seed)} if in_training else {}
     return {**circumstances(model, num, seed), "steps": options.get("steps") or r.sampling_steps, "sampler": r.sampler,
             "guidance_scale": r.guidance_scale if options.get("guidance_scale") is None else options["guidance_scale"],
-            "seconds": round(time.monotonic() - start), "rows": rows}
+            "seconds": round(time.monotonic() - start), "rows": rows, **heard}
 
 
 def main() -> None:

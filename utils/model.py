@@ -64,6 +64,14 @@ class Model:
         self.net = net.to(self.device).eval().requires_grad_(False)
         self.dtype = amp_dtype(self.device, amp)
 
+    @property
+    def trained_steps(self) -> int:
+        """Steps of training in the weights: of their own run and of the runs of the same recipe that it went on from; 0 when nothing is known."""
+        run, steps = self.provenance, 0
+        while run is not None and run.get("recipe") == self.name:
+            steps, run = steps + run["steps"], run.get("initial")
+        return steps
+
     def log_snr(self, t: torch.Tensor | float) -> torch.Tensor:
         """t in [0, 1] -> log-SNR, float64, same shape."""
         return self.recipe.schedule.log_snr(t)

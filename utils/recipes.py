@@ -10,7 +10,7 @@ import torch
 from .data import FINE_FPS, FINE_SPEED, MNIST, MovingMNIST
 from .diffusion import PREDICTIONS
 from .runtime import BUDGETS
-from .schedule import CosineSchedule, LinearBetaSchedule, Schedule
+from .schedule import CosineSchedule, LinearBetaSchedule, Schedule, in_float64
 from .unet import UNetConfig
 
 KINDS = ("image", "video", "interpolate", "upsample")
@@ -26,6 +26,31 @@ class Budget:
 
 
 @dataclass(frozen=True)
+class Curriculum:
+    """An easier task for the first `share` of a run's steps, after which the recipe's own begins (curriculum learning: Bengio et al., ICML 2009).
+
+    Clips of `num_digits` digits with captions of the kind `captions`, none of them dropped and no images packed to them, in noise of a log-SNR that is
+    uniform from `strongest` to `weakest`: where the noise hides which way a digit goes, so that only its caption can tell.
+    """
+
+    share: float
+    num_digits: int = 1
+    captions: str = "motion"
+    strongest: float = -7.0
+    weakest: float = -3.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"A curriculum's share of the steps is from 0 (none) to 1, not {self.share}.")
+        if self.strongest > self.weakest:
+            raise ValueError(f"The strongest noise has the lowest log-SNR; got {self.strongest} for it and {self.weakest} for the weakest.")
+
+    def log_snr(self, t: torch.Tensor) -> torch.Tensor:
+        """t in [0, 1], any shape -> log-SNR, float64, same shape: a straight line from the weakest noise to the strongest."""
+        return self.weakest + (self.strongest - self.weakest) * in_float64(t)
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A model: what it is, what it learns from, how it is trained, how it is sampled.
 
@@ -34,6 +59,7 @@ class Recipe:
     the null condition is learnt (classifier-free guidance); 1: the model learns from clips without captions, and what it knows of captions is in the weights it starts from. guidance_scale, sampler, sampling_steps, fps: the defaults in sampling.
     initial: a shipped model whose weights it starts from. frozen: a shipped model whose weights stay as they are, wherever this one has them.
     frame_skips: from clips at FINE_FPS / k frames a second for each k; training moves from the first to the last (`frame_skip`), which is that of `fps`.
+    curriculum: what training begins with, if not with the task itself.
     """
 
     name: str
@@ -56,6 +82,7 @@ class Recipe:
     frozen: str | None = None
     frame_skips: tuple[int, ...] = ()
     fps: float | None = None
+    curriculum: Curriculum | None = None
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -71,13 +98,13 @@ class Recipe:
             raise ValueError("A network that takes frames a second needs frame_skips to learn from and fps to sample at, and no other does.")
 
     def dataset(self, split: str = "train", seed: int = 0, device: torch.device | str = "cpu",
-                num_frames: int | None = None) -> MNIST | MovingMNIST:
-        """The data that the recipe learns from, where it has `fps` at that frame rate; num_frames: clips of another length."""
+                num_frames: int | None = None, num_digits: int = 2) -> MNIST | MovingMNIST:
+        """The data that the recipe learns from, where it has `fps` at that frame rate; num_frames: clips of another length; num_digits: of Moving MNIST."""
         if self.sample_shape[-1] == MNIST_SIZE:
             return MNIST(split, seed, device=device)
         clock = {"speed": FINE_SPEED, "frame_skip": round(FINE_FPS / self.fps)} if self.frame_skips else {}
         return MovingMNIST(split, seed, image_size=self.sample_shape[-1], num_frames=num_frames or self.sample_shape[1],
-                           captions=self.captions, device=device, **clock)
+                           num_digits=num_digits, captions=self.captions, device=device, **clock)
 
     def frame_skip(self, progress: float, g: torch.Generator) -> int:
         """The frame skip of a training step, of frame_skips: drawn about a centre that moves from the first to the last of them in the first half of training
@@ -110,12 +137,12 @@ VDM_TEXT = Recipe(
     name="vdm-text", kind="video", prediction="v", schedule=CosineSchedule(shift=-2.0),
     net=UNetConfig(channels=(16, 32, 96, 128), blocks=(1, 1, 1, 1), space=(False, False, True, True), time=(False, False, True, True), text_width=64),
     sample_shape=(1, 16, 32, 32), captions="mixed", num_images=8, learning_rate=1e-3, null_probability=0.1,
-    guidance_scale=4.0, sampler="ancestral",
+    guidance_scale=4.0, sampler="ancestral", curriculum=Curriculum(0.25),
     budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(15000, 16), "t4-long": Budget(46000, 16)})
 
-VDM = replace(VDM_TEXT, name="vdm", net=replace(VDM_TEXT.net, text_width=None), captions=None, null_probability=0.0, guidance_scale=1.0)
+VDM = replace(VDM_TEXT, name="vdm", net=replace(VDM_TEXT.net, text_width=None), captions=None, null_probability=0.0, guidance_scale=1.0, curriculum=None)
 
-MAV_IMAGE = replace(VDM_TEXT, name="mav-image", kind="image", net=replace(VDM_TEXT.net, time=(False,) * 4), sample_shape=(1, 1, 32, 32), num_images=0,
+MAV_IMAGE = replace(VDM_TEXT, name="mav-image", kind="image", net=replace(VDM_TEXT.net, time=(False,) * 4), sample_shape=(1, 1, 32, 32), num_images=0, curriculum=None,
                     null_probability=0.2, sampler="ddim",
                     budgets={"smoke": Budget(5, 8), "cpu": Budget(150, 16), "t4": Budget(20000, 64), "t4-long": Budget(60000, 64)})
 

@@ -36,11 +36,12 @@ from .captions import tokenize
 from .cost import measure
 from .data import FINE_FPS
 from .diffusion import augment, loss_per_sample, q_sample
+from .hearing import heard_so_far
 from .keyframes import sample_masks
 from .model import MAX_AUGMENTATION, Model
 from .pretrained import CHECKPOINTS, load_pretrained, provenance, runs, save_weights, shipped_flops, total_flops
 from .processes import ALONE, Processes, join, telling_of_lost_processes
-from .recipes import RECIPES, Budget, Recipe, recipe as get_recipe
+from .recipes import MNIST_SIZE, RECIPES, Budget, Recipe, recipe as get_recipe
 from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device, precision_name
 from .unet import UNet, freeze, inflate, new_over_time
 from .video_folder import VideoFolder
@@ -139,6 +140,10 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.captions = None if recipe.null_probability == 1 else recipe.captions
         self.data, self.images = self._data(clips)
+        self.curriculum, self.first_steps = recipe.curriculum, 0
+        if self.curriculum is not None and clips is None:
+            self.first_steps = round(self.curriculum.share * self.steps)
+            self.first_data = dataclasses.replace(recipe, captions=self.curriculum.captions).dataset("train", seed, self.device, num_digits=self.curriculum.num_digits)
         self.module = _StepLoss(self)
         if processes.size > 1:
             self.module = DistributedDataParallel(self.module, device_ids=[self.device] if self.device.type == "cuda" else None)
@@ -173,23 +178,26 @@ class Trainer:
         With `num_images` = K in the recipe each clip is followed by K images: first frames of other clips, each with a caption and a
         noise level of its own (*Video Diffusion Models*, section 4.3.1; whether they share the clip's is not stated there).
         """
-        r, num, k = self.recipe, self.budget.batch_size, self.recipe.num_images
+        r, num = self.recipe, self.budget.batch_size
+        first = step < self.first_steps
+        k, drop = (0, 0.0) if first else (r.num_images, r.null_probability)
         start, stop, _ = rows.indices(num)
         of_images = slice(start * k, stop * k)
         g = generator(self.seed, step, 1)
         skip = r.frame_skip(step / self.steps, g) if r.frame_skips else None
-        batch = (self.data if skip is None else self.data.at(skip)).sample(num, index=step, rows=rows)
+        data = self.first_data if first else self.data
+        batch = (data if skip is None else data.at(skip)).sample(num, index=step, rows=rows)
         t = r.schedule.sample_t(num, g)[rows]
-        keep = (torch.rand(num, generator=g) >= r.null_probability)[rows].float()
+        keep = (torch.rand(num, generator=g) >= drop)[rows].float()
         x = batch.video
         if k:
             images = self.images.sample(num * k, index=step, rows=of_images)
             t = self._pack(t, r.schedule.sample_t(num * k, g)[of_images])  # (B, T + K), as everything that follows
-            keep = self._pack(keep, (torch.rand(num * k, generator=g) >= r.null_probability)[of_images].float())
+            keep = self._pack(keep, (torch.rand(num * k, generator=g) >= drop)[of_images].float())
             x = torch.cat([x, rearrange(images.video, "(b k) c 1 h w -> b c k h w", k=k)], dim=2)
         on_device = generator(self.seed, step, 2, device=self.device)
         eps = torch.randn((num, *x.shape[1:]), generator=on_device, device=self.device)[rows]
-        log_snr = r.schedule.log_snr(t).float().to(self.device)
+        log_snr = (self.curriculum if first else r.schedule).log_snr(t).float().to(self.device)
         z = q_sample(x, log_snr, eps)
         inputs = self._inputs(x, skip, g, on_device, rows)
         with autocast(self.device, self.dtype):
@@ -267,8 +275,9 @@ class Trainer:
         """Where the weights come from, now or after so many steps, with the FLOPs that were spent on them; "initial" is the same of the model
         they started from, "frozen" of those that they rest on where these came later."""
         step = self.step if step is None else step
-        one = measure(self.recipe.net, self.recipe.sample_shape, self.recipe.num_images, self.recipe.frozen is not None)
-        flops = one.flops * self.budget.batch_size * step
+        first = min(step, self.first_steps)
+        flops = sum(measure(self.recipe.net, self.recipe.sample_shape, num_images, self.recipe.frozen is not None).flops * self.budget.batch_size * steps
+                    for num_images, steps in ((0, first), (self.recipe.num_images, step - first)) if steps)
         this_run = provenance(self.recipe.name, step, step * self.budget.batch_size, self.trained_seconds, flops, self.seed, self.device,
                               precision_name(self.dtype))
         if self.processes.size > 1:
@@ -361,6 +370,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="mixed precision (default: by the device)")
     parser.add_argument("--device", help="cuda, mps or cpu (default: the best there is)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--curriculum", type=float, metavar="SHARE", help="share of the steps for the recipe's curriculum, instead of its own; 0: none")
     parser.add_argument("--initial", metavar="MODEL", help="a shipped model whose weights to start from")
     parser.add_argument("--out", type=Path, help="folder for the checkpoint and the weights (default: runs/RECIPE)")
     parser.add_argument("--clips", type=Path, metavar="FOLDER", help="learn from a folder of GIF or MP4 clips (captions.csv: file,caption) instead of the recipe's data")
@@ -368,6 +378,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--recompute", action="store_true", help="keep no activations inside stages, compute them anew: less memory, about a third more time")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, if there is one")
     parser.add_argument("--checkpoint-seconds", type=float, default=60, help="how often to write a checkpoint")
+    parser.add_argument("--hear", type=int, metavar="STEPS", help="measure every so many steps what false directions in captions cost, into OUT/hearing.json")
     parser.add_argument("--publish", action="store_true", help="copy the finished weights to assets/checkpoints")
     parser.add_argument("--record", action="store_true", help="keep the loss curve in assets/results, as the band of this budget in the lessons")
     a = parser.parse_args(argv)
@@ -376,9 +387,15 @@ def main(argv: list[str] | None = None) -> int:
         name = a.budget or default_budget()
         budget = recipe.budget(name)
         budget = Budget(a.steps or budget.steps, a.batch_size or budget.batch_size)
+        if a.curriculum is not None:
+            if recipe.curriculum is None:
+                raise ValueError(f"{recipe.name} has no curriculum: leave --curriculum out.")
+            recipe = dataclasses.replace(recipe, curriculum=dataclasses.replace(recipe.curriculum, share=a.curriculum))
         out = a.out or Path("runs") / recipe.name
-        if a.record and (a.steps or a.batch_size):
-            raise ValueError(f"--record keeps the curve of the budget {name} as it is: leave --steps and --batch-size out.")
+        if a.hear is not None and (a.hear < 1 or recipe.captions is None or recipe.sample_shape[-1] == MNIST_SIZE):
+            raise ValueError("--hear is a number of steps, for recipes that learn from captions of moving digits.")
+        if a.record and (a.steps or a.batch_size or a.curriculum is not None):
+            raise ValueError(f"--record keeps the curve of the budget {name} as it is: leave --steps, --batch-size and --curriculum out.")
         initial = None if a.initial is None else load_pretrained(a.initial, "cpu", any_frozen=True)
         with join(a.device) as (processes, device), alone(out) if processes.first else contextlib.nullcontext():
             clips = None if a.clips is None else lambda num_frames: VideoFolder(a.clips, recipe.sample_shape[-1], num_frames, recipe.sample_shape[0], seed=a.seed, device=device)
@@ -386,7 +403,7 @@ def main(argv: list[str] | None = None) -> int:
             if a.publish and (planned := total_flops(trainer.provenance(budget.steps))) < (there := shipped_flops(recipe.name)):
                 raise ValueError(f"The shipped weights of {recipe.name} had {there:.2g} FLOPs of training, these would have {planned:.2g}: leave --publish out, "
                                  f"choose a larger budget, or delete assets/checkpoints/{recipe.name}.pt first.")
-            if _run(trainer, out, a.minutes, a.resume, a.checkpoint_seconds) and processes.first:
+            if _run(trainer, out, a.minutes, a.resume, a.checkpoint_seconds, a.hear) and processes.first:
                 _export(trainer, out, a.publish, name if a.record else None)
     except KeyboardInterrupt:
         print("stopped; the checkpoint is written: go on with the same command and --resume", file=sys.stderr)
@@ -431,7 +448,7 @@ def stopping_between_steps() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, checkpoint_seconds: float) -> bool:
+def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, checkpoint_seconds: float, hear: int | None) -> bool:
     checkpoint, processes = out / "checkpoint.pt", trainer.processes
     there = checkpoint.exists()
     processes.mean(torch.zeros((), device=trainer.device))  # all have looked before one writes
@@ -443,6 +460,8 @@ def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, check
             print(f"resumed at step {trainer.step} of {trainer.steps}")
     elif processes.first:
         trainer.save(checkpoint)  # a folder that cannot be written is found out now, not after an hour
+        if hear:
+            _hear(trainer, out / "hearing.json")
     start = saved = time.monotonic()
     average = None
     bar = tqdm(total=trainer.steps, initial=trainer.step, desc=trainer.recipe.name, mininterval=1, disable=not processes.first)
@@ -453,6 +472,8 @@ def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, check
                     average = progress.loss if average is None else 0.98 * average + 0.02 * progress.loss
                 bar.update()
                 bar.set_postfix(loss="-" if average is None else f"{average:.4f}", refresh=False)
+                if hear and processes.first and progress.step % hear == 0:
+                    _hear(trainer, out / "hearing.json")
                 now = time.monotonic()
                 if processes.first and now - saved > checkpoint_seconds:
                     trainer.save(checkpoint)
@@ -470,11 +491,21 @@ def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, check
     return trainer.step == trainer.steps
 
 
+def _hear(trainer: Trainer, path: Path) -> None:
+    """Add a row to the file: what the EMA weights have heard so far. Rows of later steps, of a run that was killed since its last checkpoint, are dropped."""
+    model = Model(trainer.recipe, trainer.ema.net, device=trainer.device)
+    model.dtype = trainer.dtype
+    rows = [row for row in (json.loads(path.read_text()) if path.exists() else []) if row["step"] < trainer.step]
+    path.write_text(json.dumps([*rows, {"step": trainer.step, **heard_so_far(model)}], indent=1) + "\n")
+
+
 def _export(trainer: Trainer, out: Path, publish: bool, record: str | None) -> None:
     name, result = trainer.recipe.name, {"provenance": trainer.provenance(), "loss": loss_band(trainer.history)}
     for folder in [out, CHECKPOINTS] if publish else [out]:
         save_weights(folder / f"{name}.pt", trainer.recipe, trainer.ema.net, result["provenance"])
     (out / f"{name}.json").write_text(json.dumps(result) + "\n")
+    if publish and (heard := out / "hearing.json").exists():
+        (ASSETS / "results" / f"{name}-hearing.json").write_text(json.dumps({**result["provenance"], "curriculum_steps": trainer.first_steps, "rows": json.loads(heard.read_text())}, indent=1) + "\n")
     if record is not None:
         curves = ASSETS / "results" / f"{name}-loss.json"
         known = json.loads(curves.read_text()) if curves.exists() else {}
