@@ -7,6 +7,8 @@ import torch
 from hypothesis import given, strategies as st
 
 from utils.captions import DIGIT_WORDS, DIRECTIONS, MAX_TOKENS, VOCABULARY, Caption, CaptionError, TextEncoder, octant, parse, tokenize
+from utils.data import MovingMNIST
+from utils.hearing import exchanged_directions
 
 digits = st.lists(st.integers(0, 9), min_size=1, max_size=3)
 
@@ -72,3 +74,17 @@ def test_text_encoder_reads_the_words_and_not_the_padding():
     assert out.shape == (4, 16)
     assert torch.pdist(out).min() > 1e-3  # order and binding of digit and direction are seen
     assert torch.allclose(encoder(tokens[:2, :5]), out[:2], atol=1e-5)  # shorter padding, same vector
+
+
+def test_a_fresh_encoder_tells_whose_direction_is_whose():
+    """With positions much smaller than words it would be a bag of words: that twin gives exchanged directions nearly the same vector, and a network could hardly learn to tell them apart."""
+    texts = MovingMNIST("test", 3, captions="motion").sample(64).captions
+    apart = {}
+    for scale in (1.0, 0.02):
+        torch.manual_seed(0)
+        encoder = TextEncoder(64, 128)
+        with torch.no_grad():
+            encoder.positions.mul_(scale)
+            true, exchanged = (encoder(tokenize(said)) for said in (texts, [exchanged_directions(text) for text in texts]))
+        apart[scale] = float((exchanged - true).norm(dim=1).mean() / true.norm(dim=1).mean())
+    assert apart[1.0] > 0.2 and apart[0.02] < 0.05

@@ -159,6 +159,6 @@ def test_clips_of_a_folder_and_their_captions_are_what_is_learnt(folder):
     (folder / "captions.csv").write_text("file,caption\n" + "".join(f"{k}.gif,{k} and {k}\n" for k in range(3)))
     t = trainer(TINY["vdm-text"], clips=lambda frames: VideoFolder(folder, 32, frames))
     assert t.data.sample(2, index=0).video.shape == (2, 1, 16, 32, 32) and t.images.sample(2, index=0).video.shape == (2, 1, 1, 32, 32)
-    assert t.loss(0).isfinite() and t.first_steps == 0 < trainer(TINY["vdm-text"]).first_steps  # a folder has no easier clips: no curriculum
+    assert t.loss(0).isfinite() and t.practice(0) is None and trainer(TINY["vdm-text"]).practice(0)  # a folder has no easier clips: no curriculum
     whole, part = t.data.sample(6, index=2), t.data.sample(6, index=2, rows=slice(2, 5))
     assert torch.equal(whole.video[2:5], part.video) and whole.captions[2:5] == part.captions

@@ -1,5 +1,6 @@
 """Training: kill and resume, damaged and foreign checkpoints, EMA, precision, bad input, the command line."""
 
+import json
 import math
 import os
 import signal
@@ -14,9 +15,10 @@ import torch
 from utils import runtime
 from utils.captions import tokenize
 from utils.cost import measure
-from utils.data import MNIST
+from utils.data import MNIST, DataError
+from utils.hearing import keep
 from utils.pretrained import CHECKPOINTS, load_pretrained, shipped_flops, total_flops
-from utils.recipes import MNIST_DDPM, RECIPES, VDM_TEXT, Budget, Curriculum, recipe
+from utils.recipes import MNIST_DDPM, RECIPES, VDM_TEXT, Budget, Curriculum, Practice, recipe
 from utils.runtime import amp_dtype
 from utils.train import EMA, PATIENCE, CheckpointError, Trainer, TrainingError, loss_band, main, read_checkpoint
 from utils.unet import UNetConfig
@@ -261,7 +263,10 @@ def test_recipes_are_complete():
     assert isinstance(MNIST_DDPM.dataset(), MNIST) and VDM_TEXT.schedule.low == -20
 
 
-def watched(curriculum=Curriculum(0.5), **options):
+PRACTICES = Practice(0.25, 1, -7.0, -3.0), Practice(0.25, 2, -6.0, -1.0)
+
+
+def watched(curriculum=Curriculum(PRACTICES, rehearsal=3), **options):
     """A trainer of four steps with a curriculum, and a list of what its network is given at each call."""
     tiny = replace(VDM_TEXT, net=UNetConfig(channels=(8, 16), blocks=(1, 1), space=(False, True), time=(False, True), embed_dim=16, head_dim=8, text_width=8),
                    num_images=2, null_probability=0.9, curriculum=curriculum)
@@ -272,17 +277,17 @@ def watched(curriculum=Curriculum(0.5), **options):
     return learner, seen
 
 
-def test_a_curriculum_begins_with_its_own_task_and_then_the_recipes_own_follows():
+def test_a_curriculum_begins_with_its_own_tasks_then_the_recipes_own_follows_and_now_and_then_a_rehearsal():
     learner, seen = watched()
     assert all(math.isfinite(p.loss) for p in learner.run())
     numerals, moving = tokenize([str(digit) for digit in range(10)])[:, 0], tokenize(["0 moving left"])[0, 1]
     for step, (tokens, (shape, log_snr, cond, num_images)) in enumerate(zip(seen[::2], seen[1::2])):
         count = torch.isin(tokens, numerals).sum(1)
-        if step < 2:
-            assert num_images == 0 and shape == (6, 1, 16, 32, 32) and (count == 1).all() and (tokens == moving).any(1).all()
+        if step != 2:
+            assert num_images == 0 and shape == (6, 1, 16, 32, 32) and (count == (2 if step else 1)).all() and (tokens == moving).any(1).all()
             assert (cond != 0).any(1).all()  # no caption is dropped, although nine in ten are later
-            assert log_snr.shape == (6,) and log_snr.min() >= -7 and log_snr.max() <= -3
-            assert sorted(((log_snr + 7) * 6 / 4).floor().tolist()) == list(range(6))  # uniform: one in each sixth of the way
+            strongest, weakest = (-6, -1) if step else (-7, -3)
+            assert log_snr.shape == (6,) and sorted(((log_snr - strongest) * 6 / (weakest - strongest)).floor().tolist()) == list(range(6))  # uniform: one in each sixth of the way
         else:
             assert num_images == 2 and shape == (6, 1, 18, 32, 32) and log_snr.shape == (6, 18) and (count == 2).all()
             assert not (cond != 0).any(-1).all() and log_snr.max() > -3
@@ -293,7 +298,7 @@ def test_flops_of_a_run_with_a_curriculum_are_those_of_its_steps():
     learner, _ = watched()
     shape = learner.recipe.net, learner.recipe.sample_shape
     with_images, without = (measure(*shape, k).flops for k in (2, 0))
-    assert learner.provenance(4)["flops"] == pytest.approx(6 * 2 * (without + with_images), rel=0.01) and without < with_images
+    assert learner.provenance(4)["flops"] == pytest.approx(6 * (3 * without + with_images), rel=0.01) and without < with_images
     assert learner.provenance(1)["flops"] == pytest.approx(6 * without, rel=0.01)
     plain, _ = watched(curriculum=None)
     assert plain.provenance(4)["flops"] == pytest.approx(6 * 4 * with_images, rel=0.01)
@@ -308,15 +313,45 @@ def test_a_curriculum_ends_at_the_same_step_after_a_resume_and_bad_ones_are_refu
     resumed.load(tmp_path / "c.pt")
     assert [p.loss for p in resumed.run()] == losses[1:]
     with pytest.raises(CheckpointError, match="another run"):
-        watched(curriculum=Curriculum(0.25))[0].load(tmp_path / "c.pt")
-    with pytest.raises(ValueError, match="share"):
-        Curriculum(1.5)
+        watched(curriculum=Curriculum(PRACTICES[:1]))[0].load(tmp_path / "c.pt")
+    for shares in ((0.5, 0.6), (-0.1, 0.2), ()):
+        with pytest.raises(ValueError, match="shares of the steps"):
+            Curriculum(tuple(Practice(share, 1, -7.0, -3.0) for share in shares))
+    one, two = PRACTICES
+    def digits(curriculum):
+        return [0 if (part := curriculum.at(step, 8)) is None else part.num_digits for step in range(8)]
+
+    assert [Curriculum(PRACTICES, rehearsal=0).at(step, 8) for step in range(8)] == [one, one, two, two, None, None, None, None]
+    assert digits(Curriculum(PRACTICES, rehearsal=3)) == [1, 1, 2, 2, 0, 0, 2, 0]
+    assert digits(Curriculum(PRACTICES, rehearsal=3).with_share(0.25)) == [1, 2, 0, 2, 0, 0, 2, 0] and Curriculum(PRACTICES).with_share(0.25).share == 0.25
+    assert digits(Curriculum(PRACTICES, rehearsal=5).with_share(0)) == [2, 0, 0, 0, 0, 2, 0, 0]
+    with pytest.raises(ValueError, match="rehearsal"):
+        Curriculum(PRACTICES, rehearsal=-1)
     with pytest.raises(ValueError, match="strongest"):
-        Curriculum(0.5, strongest=-3.0, weakest=-7.0)
+        Practice(0.5, 1, -3.0, -7.0)
     assert main(["mnist-ddpm", "--curriculum", "0.5", "--out", str(tmp_path / "x")]) == 1
     assert "mnist-ddpm has no curriculum" in capsys.readouterr().err
     assert main(["vdm-text", "--curriculum", "0", "--record", "--out", str(tmp_path / "x")]) == 1
     assert "leave --steps, --batch-size and --curriculum out" in capsys.readouterr().err
+
+
+def test_what_is_heard_is_followed_through_a_run_and_kept_with_the_results(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("utils.train.heard_so_far", lambda model: {"one digit": {"mean": 1.0 + model.recipe.num_images}})
+    run = ["vdm-text", "--steps", "3", "--batch-size", "2", "--device", "cpu", "--amp", "off", "--hear", "1", "--out", str(tmp_path / "run")]
+    assert main(run) == 0
+    file = tmp_path / "run" / "hearing.json"
+    kept = json.loads(file.read_text())
+    assert [row["step"] for row in kept["rows"]] == [0, 1, 2, 3] and all(row["one digit"] == {"mean": 9.0} for row in kept["rows"])
+    assert kept["steps"] == 3 and kept["curriculum"] == [1, 1] and kept["provenance"]["steps"] == 3
+    results = tmp_path / "vdm-text-hearing.json"
+    for name in ("from nothing", "again"):
+        keep(tmp_path / "run", name, results)
+    assert set(json.loads(results.read_text())) == {"from nothing", "again"}
+    with pytest.raises(DataError, match="--hear"):
+        keep(tmp_path, "nobody", results)
+    for recipe_name, steps in (("mnist-guided", "1"), ("vdm", "1"), ("vdm-text", "0")):
+        assert main([recipe_name, "--budget", "smoke", "--hear", steps, "--out", str(tmp_path / "x")]) == 1
+        assert "--hear is a number of steps" in capsys.readouterr().err
 
 
 def test_loss_band():
@@ -345,6 +380,23 @@ def test_a_run_may_start_from_a_shipped_model(tmp_path, capsys):
     assert "does not fit" in capsys.readouterr().err
     assert main(["vdm", "--budget", "smoke", "--initial", "nothing", "--device", "cpu", "--out", str(tmp_path / "b")]) == 1
     assert "there are mnist-ddpm" in capsys.readouterr().err
+    assert main(["vdm", "--budget", "smoke", "--initial", str(CHECKPOINTS / "vdm-text.pt"), "--device", "cpu", "--out", str(tmp_path / "c")]) == 0  # a file of weights
+    assert load_pretrained("vdm", "cpu", tmp_path / "c" / "vdm.pt").provenance["initial"] == source.provenance | {"recipe": "vdm-text"}
+    for file, fault in ((tmp_path / "c" / "checkpoint.pt", "not the checkpoint"), (tmp_path / "no.pt", "cannot be read")):
+        assert main(["vdm", "--initial", str(file), "--out", str(tmp_path / "d")]) == 1 and fault in capsys.readouterr().err
+
+
+def test_a_text_encoder_may_start_anew():
+    source, plain = load_pretrained("vdm-text", "cpu"), Trainer(VDM_TEXT, Budget(4, 2), device="cpu", amp="off")
+    fresh = Trainer(VDM_TEXT, Budget(4, 2), device="cpu", amp="off", initial=source, fresh_text=True)
+    for name, tensor in fresh.net.state_dict().items():
+        assert torch.equal(tensor, (plain.net if name.startswith("text.") else source.net).state_dict()[name])
+    assert any(name.startswith("text.") for name in fresh.net.state_dict()) and all(torch.equal(a, b) for a, b in zip(fresh.net.parameters(), fresh.ema.net.parameters()))
+    assert fresh.provenance()["fresh_text"] is True and "fresh_text" not in plain.provenance()
+    assert fresh.fingerprint() != Trainer(VDM_TEXT, Budget(4, 2), device="cpu", amp="off", initial=source).fingerprint()
+    for name, initial in (("vdm-text", None), ("vdm", source), ("mav", load_pretrained("mav", "cpu"))):
+        with pytest.raises(ValueError, match="start anew"):
+            Trainer(recipe(name), Budget(4, 2), device="cpu", amp="off", initial=initial, fresh_text=True)
 
 
 def test_weights_with_less_training_are_not_published_over_better_ones(tmp_path, capsys):

@@ -110,7 +110,7 @@ class TextEncoder(nn.Module):
         super().__init__()
         self.heads = heads
         self.words = nn.Embedding(len(VOCABULARY), width)
-        self.positions = nn.Parameter(torch.randn(MAX_TOKENS, width) * 0.02)
+        self.positions = nn.Parameter(torch.randn(MAX_TOKENS, width))  # as large as words: else it starts as a bag of words, and stays one
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
             for _ in range(layers))

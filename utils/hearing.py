@@ -1,6 +1,8 @@
 """Does a model hear a word? What a false caption costs, on real clips: the loss with it, less the loss with the true one, in the same noise.
 
     python -m utils.hearing vdm-text [--num 256] [--weights runs/vdm-text/vdm-text.pt] [--num-digits 1]
+    python -m utils.train vdm-text --hear 200 --out runs/a                  # follows it through a run
+    python -m utils.hearing vdm-text --keep runs/a "from nothing"           # files that under this name in assets/results/vdm-text-hearing.json
 
 A word that costs nothing when it is false is not heard, however low the loss. Sampling would show it too, but with chance of its own and at a hundred times the price.
 """
@@ -8,6 +10,7 @@ A word that costs nothing when it is false is not heard, however low the loss. S
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +18,13 @@ from pathlib import Path
 import torch
 
 from .captions import DIRECTIONS, Caption, parse
-from .data import Batch
+from .data import Batch, DataError
 from .diffusion import loss_per_sample, q_sample
 from .model import Model
 from .pretrained import load_pretrained
-from .runtime import autocast, generator
+from .runtime import ASSETS, autocast, generator
 
+RESULTS = ASSETS / "results"
 LEVELS = (-8.0, -6.0, -4.0, -2.0)  # log-SNR: from where nothing can be seen to where shapes can be guessed
 WATCHED = -5.0  # log-SNR: where a direction costs most
 CHUNK = 16
@@ -84,11 +88,21 @@ def heard_so_far(model: Model, num: int = 64) -> dict[str, dict[str, float]]:
             "two digits, directions exchanged": cost_of(exchanged_directions, model, two, WATCHED)}
 
 
+def keep(folder: Path, name: str, results: Path) -> None:
+    """Put a run's hearing.json under `name` into a file of several; DataError when there is none."""
+    path = folder / "hearing.json"
+    if not path.exists():
+        raise DataError(f"There is no hearing.json in {folder}: give the folder of a run that was trained with --hear.")
+    known = json.loads(results.read_text()) if results.exists() else {}
+    results.write_text(json.dumps({**known, name: json.loads(path.read_text())}, indent=1) + "\n")
+
+
 def main() -> None:
     """Print the table for the model, or the weights, named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m utils.hearing", description="What false captions cost a model, on real clips.")
     parser.add_argument("model", nargs="?", default="vdm-text")
     parser.add_argument("--weights", type=Path, help="weights of that model in another place than assets/checkpoints")
+    parser.add_argument("--keep", nargs=2, metavar=("FOLDER", "NAME"), help="file what a run with --hear wrote to its folder under a name with the results, and measure nothing")
     parser.add_argument("--num", type=int, default=256, help="clips")
     parser.add_argument("--num-digits", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
@@ -96,6 +110,9 @@ def main() -> None:
     parser.add_argument("--device")
     a = parser.parse_args()
     try:
+        if a.keep:
+            keep(Path(a.keep[0]), a.keep[1], RESULTS / f"{a.model}-hearing.json")
+            return
         heard = hearing(load_pretrained(a.model, a.device, a.weights, a.amp), a.num, a.seed, a.num_digits)
     except (RuntimeError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error

@@ -44,6 +44,21 @@ def load_pretrained(name: str, device: str | torch.device | None = None, path: P
     return Model(recipe, net, origin, device, amp)
 
 
+def load_initial(what: str) -> Model:
+    """Weights to start training from, on the CPU: the shipped model of that name, or a file of weights (.pt) that a run has written.
+
+    Raises ValueError for an unknown name, WeightsError for weights that are missing, damaged or of another network."""
+    if not what.endswith(".pt"):
+        return load_pretrained(what, "cpu", any_frozen=True)
+    try:
+        saved = torch.load(what, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many types for a damaged file
+        raise WeightsError(f"{what} cannot be read ({type(error).__name__}): give a shipped model's name, or weights that a run has written, such as runs/vdm-text/vdm-text.pt.") from error
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        raise WeightsError(f"{what} does not hold weights: take the file that is named after its recipe, not the checkpoint.")
+    return load_pretrained(saved["name"], "cpu", Path(what), any_frozen=True)
+
+
 def load_weights(path: Path, recipe: Recipe, any_frozen: bool = False) -> tuple[UNet, dict]:
     """The network that `save_weights` wrote, in float32 on the CPU, and its provenance; any_frozen as for `load_pretrained`.
     WeightsError when it does not fit."""

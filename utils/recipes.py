@@ -26,28 +26,55 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Curriculum:
-    """An easier task for the first `share` of a run's steps, after which the recipe's own begins (curriculum learning: Bengio et al., ICML 2009).
-
-    Clips of `num_digits` digits with captions of the kind `captions`, none of them dropped and no images packed to them, in noise of a log-SNR that is
-    uniform from `strongest` to `weakest`: where the noise hides which way a digit goes, so that only its caption can tell.
-    """
+class Practice:
+    """A part of a curriculum: for a `share` of a run's steps, clips of `num_digits` digits with directions in their captions, none of them dropped and no images packed to them, in noise of a
+    log-SNR that is uniform from `strongest` to `weakest`: where the noise still hides what the caption tells."""
 
     share: float
-    num_digits: int = 1
-    captions: str = "motion"
-    strongest: float = -7.0
-    weakest: float = -3.0
+    num_digits: int
+    strongest: float
+    weakest: float
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"A curriculum's share of the steps is from 0 (none) to 1, not {self.share}.")
         if self.strongest > self.weakest:
             raise ValueError(f"The strongest noise has the lowest log-SNR; got {self.strongest} for it and {self.weakest} for the weakest.")
 
     def log_snr(self, t: torch.Tensor) -> torch.Tensor:
         """t in [0, 1], any shape -> log-SNR, float64, same shape: a straight line from the weakest noise to the strongest."""
         return self.weakest + (self.strongest - self.weakest) * in_float64(t)
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Easier tasks, one after the other, before the recipe's own begins (curriculum learning: Bengio et al., ICML 2009). Afterwards every `rehearsal`-th
+    step is one of the last of them, lest it be forgotten (0: none)."""
+
+    practices: tuple[Practice, ...]
+    rehearsal: int = 4
+
+    def __post_init__(self) -> None:
+        if not self.practices or min(part.share for part in self.practices) < 0 or self.share > 1:
+            raise ValueError(f"A curriculum has one practice or more, whose shares of the steps are not negative and add up to at most 1; got {[part.share for part in self.practices]}.")
+        if self.rehearsal < 0:
+            raise ValueError(f"rehearsal is every so-many-th step, or 0 for none, not {self.rehearsal}.")
+
+    @property
+    def share(self) -> float:
+        """What of a run's steps comes before the recipe's own task."""
+        return sum(part.share for part in self.practices)
+
+    def with_share(self, share: float) -> Curriculum:
+        """The same, longer or shorter."""
+        return replace(self, practices=tuple(replace(part, share=part.share * share / self.share) for part in self.practices))
+
+    def at(self, step: int, steps: int) -> Practice | None:
+        """What is practised in a step (from 0) of a run of so many; None in a step of the recipe's own task."""
+        end = 0.0
+        for part in self.practices:
+            end += part.share
+            if step < round(end * steps):
+                return part
+        return self.practices[-1] if self.rehearsal and step % self.rehearsal == 0 else None
 
 
 @dataclass(frozen=True)
@@ -137,7 +164,8 @@ VDM_TEXT = Recipe(
     name="vdm-text", kind="video", prediction="v", schedule=CosineSchedule(shift=-2.0),
     net=UNetConfig(channels=(16, 32, 96, 128), blocks=(1, 1, 1, 1), space=(False, False, True, True), time=(False, False, True, True), text_width=64),
     sample_shape=(1, 16, 32, 32), captions="mixed", num_images=8, learning_rate=1e-3, null_probability=0.1,
-    guidance_scale=4.0, sampler="ancestral", curriculum=Curriculum(0.25),
+    guidance_scale=4.0, sampler="ancestral",
+    curriculum=Curriculum((Practice(0.25, 1, -7.0, -3.0), Practice(0.2, 2, -7.0, -1.0))),
     budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(15000, 16), "t4-long": Budget(46000, 16)})
 
 VDM = replace(VDM_TEXT, name="vdm", net=replace(VDM_TEXT.net, text_width=None), captions=None, null_probability=0.0, guidance_scale=1.0, curriculum=None)

@@ -39,9 +39,9 @@ from .diffusion import augment, loss_per_sample, q_sample
 from .hearing import heard_so_far
 from .keyframes import sample_masks
 from .model import MAX_AUGMENTATION, Model
-from .pretrained import CHECKPOINTS, load_pretrained, provenance, runs, save_weights, shipped_flops, total_flops
+from .pretrained import CHECKPOINTS, load_initial, load_pretrained, provenance, runs, save_weights, shipped_flops, total_flops
 from .processes import ALONE, Processes, join, telling_of_lost_processes
-from .recipes import MNIST_SIZE, RECIPES, Budget, Recipe, recipe as get_recipe
+from .recipes import MNIST_SIZE, RECIPES, Budget, Practice, Recipe, recipe as get_recipe
 from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device, precision_name
 from .unet import UNet, freeze, inflate, new_over_time
 from .video_folder import VideoFolder
@@ -105,10 +105,11 @@ class Trainer:
     and new inputs (those that it has beyond are left out), else ValueError. Weights of the recipe's `frozen` model stay as they are shipped.
     clips: a `VideoFolder` to learn from, made for a number of frames, in place of the recipe's data. processes: this one's place among several that train together. parts: gradients of so many
     parts of a batch are added up before a step, so that a batch may be larger than memory. recompute: save memory, for about a third more time (`UNet.recompute`).
+    fresh_text: the text encoder starts from the seed and not from `initial`: one that has learnt to look at digits alone hardly learns to hear another word.
     """
 
     def __init__(self, recipe: Recipe, budget: Budget, device: str | torch.device | None = None, amp: str = "auto", seed: int = 0,
-                 initial: Model | None = None, clips: Callable[[int], VideoFolder] | None = None, processes: Processes = ALONE, parts: int = 1, recompute: bool = False) -> None:
+                 initial: Model | None = None, clips: Callable[[int], VideoFolder] | None = None, processes: Processes = ALONE, parts: int = 1, recompute: bool = False, fresh_text: bool = False) -> None:
         self.recipe, self.budget, self.steps, self.seed, self.step = recipe, budget, budget.steps, seed, 0
         self.processes, self.shares, self.whole = processes, processes.shares(budget.batch_size, parts), True
         self.device = pick_device(device)
@@ -122,12 +123,18 @@ class Trainer:
         self.origin = self.base = None
         if initial is None and recipe.initial is not None:
             initial = load_pretrained(recipe.initial, "cpu")
+        if fresh_text and (initial is None or self.net.text is None or recipe.frozen is not None):
+            raise ValueError("A text encoder can start anew in a model that has one, starts from weights, and freezes none.")
+        self.fresh_text = fresh_text
         if initial is not None:
+            from_seed = copy.deepcopy(self.net.text)
             self.origin = {**initial.provenance, "recipe": initial.name}
             try:
                 inflate(self.net, initial.net)
             except ValueError as error:
                 raise ValueError(f"{initial.name} does not fit {recipe.name}: {error}") from error
+            if fresh_text:
+                self.net.text = from_seed
         if recipe.frozen is not None:
             base = load_pretrained(recipe.frozen, "cpu")
             self.net.load_state_dict(base.net.state_dict(), strict=False)  # `initial` may have rested on older ones
@@ -140,10 +147,10 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.captions = None if recipe.null_probability == 1 else recipe.captions
         self.data, self.images = self._data(clips)
-        self.curriculum, self.first_steps = recipe.curriculum, 0
-        if self.curriculum is not None and clips is None:
-            self.first_steps = round(self.curriculum.share * self.steps)
-            self.first_data = dataclasses.replace(recipe, captions=self.curriculum.captions).dataset("train", seed, self.device, num_digits=self.curriculum.num_digits)
+        self.curriculum = recipe.curriculum if clips is None else None
+        if self.curriculum is not None:
+            practised = dataclasses.replace(recipe, captions="motion")
+            self.practice_data = {part: practised.dataset("train", seed, self.device, num_digits=part.num_digits) for part in self.curriculum.practices}
         self.module = _StepLoss(self)
         if processes.size > 1:
             self.module = DistributedDataParallel(self.module, device_ids=[self.device] if self.device.type == "cuda" else None)
@@ -172,6 +179,10 @@ class Trainer:
             return self.recipe.learning_rate * (step + 1) / warmup
         return self.recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
 
+    def practice(self, step: int) -> Practice | None:
+        """What the curriculum practises in a step; None: the step is one of the recipe's own task."""
+        return None if self.curriculum is None else self.curriculum.at(step, self.steps)
+
     def loss(self, step: int, rows: slice = slice(None)) -> torch.Tensor:
         """The mean loss of batch number `step`, or of some of its rows, as a scalar tensor with a graph.
 
@@ -179,13 +190,13 @@ class Trainer:
         noise level of its own (*Video Diffusion Models*, section 4.3.1; whether they share the clip's is not stated there).
         """
         r, num = self.recipe, self.budget.batch_size
-        first = step < self.first_steps
-        k, drop = (0, 0.0) if first else (r.num_images, r.null_probability)
+        practice = self.practice(step)
+        k, drop = (0, 0.0) if practice else (r.num_images, r.null_probability)
         start, stop, _ = rows.indices(num)
         of_images = slice(start * k, stop * k)
         g = generator(self.seed, step, 1)
         skip = r.frame_skip(step / self.steps, g) if r.frame_skips else None
-        data = self.first_data if first else self.data
+        data = self.practice_data[practice] if practice else self.data
         batch = (data if skip is None else data.at(skip)).sample(num, index=step, rows=rows)
         t = r.schedule.sample_t(num, g)[rows]
         keep = (torch.rand(num, generator=g) >= drop)[rows].float()
@@ -197,7 +208,7 @@ class Trainer:
             x = torch.cat([x, rearrange(images.video, "(b k) c 1 h w -> b c k h w", k=k)], dim=2)
         on_device = generator(self.seed, step, 2, device=self.device)
         eps = torch.randn((num, *x.shape[1:]), generator=on_device, device=self.device)[rows]
-        log_snr = (self.curriculum if first else r.schedule).log_snr(t).float().to(self.device)
+        log_snr = (practice or r.schedule).log_snr(t).float().to(self.device)
         z = q_sample(x, log_snr, eps)
         inputs = self._inputs(x, skip, g, on_device, rows)
         with autocast(self.device, self.dtype):
@@ -275,18 +286,20 @@ class Trainer:
         """Where the weights come from, now or after so many steps, with the FLOPs that were spent on them; "initial" is the same of the model
         they started from, "frozen" of those that they rest on where these came later."""
         step = self.step if step is None else step
-        first = min(step, self.first_steps)
+        practised = sum(self.practice(k) is not None for k in range(step))
         flops = sum(measure(self.recipe.net, self.recipe.sample_shape, num_images, self.recipe.frozen is not None).flops * self.budget.batch_size * steps
-                    for num_images, steps in ((0, first), (self.recipe.num_images, step - first)) if steps)
+                    for num_images, steps in ((0, practised), (self.recipe.num_images, step - practised)) if steps)
         this_run = provenance(self.recipe.name, step, step * self.budget.batch_size, self.trained_seconds, flops, self.seed, self.device,
                               precision_name(self.dtype))
         if self.processes.size > 1:
             this_run["device"] = f"{self.processes.size} x {this_run['device']}"
+        if self.fresh_text:
+            this_run["fresh_text"] = True
         return this_run | ({} if self.origin is None else {"initial": self.origin}) | ({} if self.base is None else {"frozen": self.base})
 
     def fingerprint(self) -> str:
         """A text that is the same exactly for runs which may continue each other."""
-        return repr((dataclasses.replace(self.recipe, budgets={}), self.budget, self.seed, *(origin for origin in (self.origin, self.base) if origin is not None)))
+        return repr((dataclasses.replace(self.recipe, budgets={}), self.budget, self.seed, *(origin for origin in (self.origin, self.base) if origin is not None), *(["fresh text"] if self.fresh_text else [])))
 
     def save(self, path: Path) -> None:
         """Write a checkpoint: to a temporary file first, then moved into place, so `path` is always whole.
@@ -370,8 +383,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="mixed precision (default: by the device)")
     parser.add_argument("--device", help="cuda, mps or cpu (default: the best there is)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--curriculum", type=float, metavar="SHARE", help="share of the steps for the recipe's curriculum, instead of its own; 0: none")
-    parser.add_argument("--initial", metavar="MODEL", help="a shipped model whose weights to start from")
+    parser.add_argument("--curriculum", type=float, metavar="SHARE", help="share of the steps that the recipe's curriculum begins with, instead of its own")
+    parser.add_argument("--initial", metavar="MODEL", help="what to start from: a shipped model, or the weights (.pt) of a run")
+    parser.add_argument("--fresh-text", action="store_true", help="with --initial: but its text encoder starts anew, where it does not hear a kind of word")
     parser.add_argument("--out", type=Path, help="folder for the checkpoint and the weights (default: runs/RECIPE)")
     parser.add_argument("--clips", type=Path, metavar="FOLDER", help="learn from a folder of GIF or MP4 clips (captions.csv: file,caption) instead of the recipe's data")
     parser.add_argument("--parts", type=int, default=1, help="add up the gradients of so many parts of a batch before each step: for batches larger than memory")
@@ -390,16 +404,16 @@ def main(argv: list[str] | None = None) -> int:
         if a.curriculum is not None:
             if recipe.curriculum is None:
                 raise ValueError(f"{recipe.name} has no curriculum: leave --curriculum out.")
-            recipe = dataclasses.replace(recipe, curriculum=dataclasses.replace(recipe.curriculum, share=a.curriculum))
+            recipe = dataclasses.replace(recipe, curriculum=recipe.curriculum.with_share(a.curriculum))
         out = a.out or Path("runs") / recipe.name
         if a.hear is not None and (a.hear < 1 or recipe.captions is None or recipe.sample_shape[-1] == MNIST_SIZE):
             raise ValueError("--hear is a number of steps, for recipes that learn from captions of moving digits.")
         if a.record and (a.steps or a.batch_size or a.curriculum is not None):
             raise ValueError(f"--record keeps the curve of the budget {name} as it is: leave --steps, --batch-size and --curriculum out.")
-        initial = None if a.initial is None else load_pretrained(a.initial, "cpu", any_frozen=True)
+        initial = None if a.initial is None else load_initial(a.initial)
         with join(a.device) as (processes, device), alone(out) if processes.first else contextlib.nullcontext():
             clips = None if a.clips is None else lambda num_frames: VideoFolder(a.clips, recipe.sample_shape[-1], num_frames, recipe.sample_shape[0], seed=a.seed, device=device)
-            trainer = Trainer(recipe, budget, device, a.amp, a.seed, initial, clips, processes, a.parts, a.recompute)
+            trainer = Trainer(recipe, budget, device, a.amp, a.seed, initial, clips, processes, a.parts, a.recompute, a.fresh_text)
             if a.publish and (planned := total_flops(trainer.provenance(budget.steps))) < (there := shipped_flops(recipe.name)):
                 raise ValueError(f"The shipped weights of {recipe.name} had {there:.2g} FLOPs of training, these would have {planned:.2g}: leave --publish out, "
                                  f"choose a larger budget, or delete assets/checkpoints/{recipe.name}.pt first.")
@@ -495,8 +509,10 @@ def _hear(trainer: Trainer, path: Path) -> None:
     """Add a row to the file: what the EMA weights have heard so far. Rows of later steps, of a run that was killed since its last checkpoint, are dropped."""
     model = Model(trainer.recipe, trainer.ema.net, device=trainer.device)
     model.dtype = trainer.dtype
-    rows = [row for row in (json.loads(path.read_text()) if path.exists() else []) if row["step"] < trainer.step]
-    path.write_text(json.dumps([*rows, {"step": trainer.step, **heard_so_far(model)}], indent=1) + "\n")
+    rows = [row for row in (json.loads(path.read_text())["rows"] if path.exists() else []) if row["step"] < trainer.step]
+    parts = () if trainer.curriculum is None else trainer.curriculum.practices
+    rows.append({"step": trainer.step, **heard_so_far(model)})
+    path.write_text(json.dumps({"provenance": trainer.provenance(), "steps": trainer.steps, "curriculum": [round(sum(part.share for part in parts[:k + 1]) * trainer.steps) for k in range(len(parts))], "rows": rows}, indent=1) + "\n")
 
 
 def _export(trainer: Trainer, out: Path, publish: bool, record: str | None) -> None:
@@ -504,8 +520,6 @@ def _export(trainer: Trainer, out: Path, publish: bool, record: str | None) -> N
     for folder in [out, CHECKPOINTS] if publish else [out]:
         save_weights(folder / f"{name}.pt", trainer.recipe, trainer.ema.net, result["provenance"])
     (out / f"{name}.json").write_text(json.dumps(result) + "\n")
-    if publish and (heard := out / "hearing.json").exists():
-        (ASSETS / "results" / f"{name}-hearing.json").write_text(json.dumps({**result["provenance"], "curriculum_steps": trainer.first_steps, "rows": json.loads(heard.read_text())}, indent=1) + "\n")
     if record is not None:
         curves = ASSETS / "results" / f"{name}-loss.json"
         known = json.loads(curves.read_text()) if curves.exists() else {}
