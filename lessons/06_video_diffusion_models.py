@@ -69,11 +69,11 @@ print(banner())
 
 # %%
 import json, time
+import matplotlib.pyplot as plt
 import torch
 from utils import load_pretrained, show
-from utils.captions import VOCABULARY, Caption, CaptionError, parse
+from utils.captions import VOCABULARY, CaptionError, parse
 from utils.data import MovingMNIST
-from utils.diffusion import loss_per_sample, q_sample
 from utils.exercises import check
 from utils.metrics import motion, obeyed, read
 from utils.runtime import ASSETS, budget, generator, outputs, pick_device
@@ -84,7 +84,7 @@ STEPS = {"smoke": 6}.get(BUDGET, 32)                        # denoising steps of
 # %% [markdown]
 # # The ten-minute path
 # ## 1. Load, type, watch
-# The weights come with the repository. A caption names two digits, and, if you like, the direction in which each sets off (digits bounce off walls, so they may turn later). These weights know the words for digits; those for directions they take, but do not obey yet (section 7 shows it):
+# The weights come with the repository. A caption names two digits, and, if you like, the direction in which each sets off (digits bounce off walls, so they may turn later). How far these weights obey, section 7 counts; they do not know yet whose direction is whose:
 # `3 and 7` · `three and 7` · `3 moving left and 7 moving up right`. Directions: right, up right, up, up left, left, down left, down, down right.
 
 # %%
@@ -137,7 +137,7 @@ def tell(p):
     print(f"{p['date']}  {p['recipe']}: {p['steps']:,} steps, {p['samples']:,} clips, {p['seconds']:,} s, "
           f"{p['flops']:.1e} FLOPs, {p['device']}")
     if "initial" in p:
-        print("which started from the weights of")
+        print("which started from these weights" + (", but with a new text encoder:" if p.get("fresh_text") else ":"))
         tell(p["initial"])
 
 
@@ -255,7 +255,9 @@ assert errors["sixteen together"] < errors["each frame alone"]
 # Sixteen noisy frames say together what none says alone. So a video is still worth looking at under noise that hides an image: training should spend time there, and our schedule is shifted towards noise (see the box below).
 #
 # ## 5. Train it, live
-# The same recipe as the shipped weights, for the budget of this machine; behind each clip it packs eight single images with captions of their own ([lesson 07](07_joint_training.ipynb)). The grey band is an earlier run of this length: yours should stay mostly inside. A lost session costs at most half a minute: the cell goes on from its checkpoint
+# The same recipe as the shipped weights, for the budget of this machine; behind each clip it packs eight single images with captions of their own ([lesson 07](07_joint_training.ipynb)).
+#
+# It begins with easier tasks, a **curriculum**: first clips of *one* digit in strong noise, then of two, always with directions in the caption. Later every fourth step rehearses. Section 7 shows what for. So the loss jumps when the task changes, at 25% and at 45% of the run: that is no accident. The grey band is an earlier run of this length: yours should stay mostly inside. A lost session costs at most half a minute: the cell goes on from its checkpoint
 # (on Colab also after a lost machine, if the environment variable `LESSON_OUTPUTS` names a folder on your Drive).
 
 # %%
@@ -273,7 +275,7 @@ with torch.no_grad():
 
 # %%
 yours = trainer.model().sample(captions[:2], steps=STEPS, seed=1)
-names = [f"yours, {trainer.step} steps"] * 2 + [f"shipped, {model.provenance['steps']} steps"] * 2
+names = [f"yours, {trainer.step} steps"] * 2 + [f"shipped, {model.trained_steps:,} steps"] * 2
 show.film_strip(torch.cat([yours, clips[:2]]), names, every=2, title="same captions, same noise")
 
 # %% [markdown]
@@ -283,7 +285,7 @@ show.film_strip(torch.cat([yours, clips[:2]]), names, every=2, title="same capti
 from dataclasses import replace
 from utils.recipes import Budget
 few = Budget(3 if BUDGET == "smoke" else 10, trainer.budget.batch_size)
-tuning = Trainer(replace(recipe("vdm-text"), learning_rate=1e-5), few, device=DEVICE, initial=model)
+tuning = Trainer(replace(recipe("vdm-text"), learning_rate=1e-5, curriculum=None), few, device=DEVICE, initial=model)
 for progress in tuning.run():
     pass
 for name, history in {"shipped weights, going on": tuning.history, "yours": trainer.history[-tuning.step:]}.items():
@@ -371,44 +373,51 @@ for name in two:
     print(f"{name:28s} within 45 degrees {r['directions']:4.0%} [{r['directions_low']:.0%}, {r['directions_high']:.0%}]")
 show.direction_tables({name: torch.tensor(with_motion[name]["confusion"]) for name in two})
 
-
 # %% [markdown]
-# **Does it hear a word at all?** Sampling adds chance of its own. Ask the loss instead: the same real clips, the same noise, once with the true caption, once with a false one. If a word is heard, the false one costs something. **Predict:** which costs more, wrong digits or opposite directions, and at which noise level?
+# **Does it hear a word at all?** Sampling adds chance of its own. Ask the loss instead: the same real clips, the same noise, once with the true caption, once with a false one. If a word is heard, a false one costs something. Three lies: every digit another one; every direction turned round; and the two directions *exchanged*, which costs nothing a model that hears directions but not whose they are.
+# **Predict:** which lie costs most, and at which noise level?
 
 # %%
-def wrong_digits(text):
-    said = parse(text)
-    return str(Caption(tuple((digit + 3) % 10 for digit in said.digits), said.directions))
-
-
-def turned_round(text):
-    said = parse(text)
-    return str(Caption(said.digits, tuple((k + 4) % 8 for k in said.directions)))
-
-
+from utils.hearing import LEVELS, LIES, cost_of
+print(*(f"{name:22s} {lie(prompt)}" for name, lie in {"true": str, **LIES}.items()), sep="\n")
 heard_by = MovingMNIST("test", seed=8, captions="motion").sample({"smoke": 4, "cpu": 48}.get(BUDGET, 256))
-
-
-@torch.no_grad()
-def losses(captions, level):
-    """The loss of each clip at one log-SNR, with the same noise for all captions; (N,)"""
-    found, eps = [], torch.randn(heard_by.video.shape, generator=generator(9))
-    for x, e, texts in zip(heard_by.video.split(16), eps.split(16), [captions[k:k + 16] for k in range(0, len(captions), 16)]):
-        x, e, log_snr = x.to(DEVICE), e.to(DEVICE), torch.full((len(x),), level, device=DEVICE)
-        found.append(loss_per_sample(model.net(q_sample(x, log_snr, e), log_snr, model.encode(texts)), x, e, log_snr, "v").cpu())
-    return torch.cat(found)
-
-
-print(f"{'log-SNR':>8s}{'loss':>8s}{'with wrong digits':>24s}{'with opposite directions':>29s}      (in 1/10,000, ± standard error)")
-for level in (-8.0, -6.0, -4.0, -2.0):
-    true = losses(heard_by.captions, level)
-    more = [1e4 * (losses([change(text) for text in heard_by.captions], level) - true) for change in (wrong_digits, turned_round)]
-    print(f"{level:8.0f}{true.mean():8.3f}" + "".join(f"{d.mean():+{width}.1f} ± {d.std() / len(d)**0.5:.1f}" for d, width in zip(more, (18, 23))))
+print(f"\nadded to the loss, in 1/10,000, ± standard error, {len(heard_by.captions)} clips\n log-SNR    loss" + "".join(f"{name:>24s}" for name in LIES))
+for level in LEVELS:
+    costs = [cost_of(lie, model, heard_by, level, seed=9) for lie in LIES.values()]
+    print(f"{level:8g}{costs[0]['loss']:8.3f}" + "".join(f"{1e4 * c['mean']:+16.1f} ± {1e4 * c['standard_error']:5.1f}" for c in costs))
 
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# Digits are heard, most at −2, where a shape can be guessed but not yet seen. Direction words are *not heard at all* by these weights: turning all of them round changes nothing at any level. So what the table above calls directions as asked is chance (a little over a quarter; [lesson 10](10_make_a_video.ipynb#6.-What-it-cannot-learn) works out why over). A direction is a weak signal: it is gone after the first bounce, and it says something only where noise still hides the path. A loss that falls does not tell you that a word is being learnt; this probe does, at the price of a few seconds.
+# Digits are heard, most at −2, where a shape can be guessed but not yet seen. Directions are heard in stronger noise: there the path is still open, and only the caption can tell. Once the path shows, their words say nothing new. *Exchanged* directions cost nothing that can be told from chance: the model knows that something goes left and something goes up, and not which. A loss that falls does not tell you that a word is being learnt; this probe does, at the price of a few seconds.
+# </details>
+#
+# **How did directions get in?** Not by more training. Here are four runs, followed by the same probe (`python -m utils.train vdm-text --hear 200`) at log-SNR −5. The three on the left start from weights that were trained without a curriculum. Dotted lines: a practice of the curriculum ends.
+
+# %%
+followed = json.loads((ASSETS / "results" / "vdm-text-hearing.json").read_text())
+lines = {"one digit, opposite direction": ("--", show.GREY), "two digits, opposite directions": ("-", show.ORANGE),
+         "two digits, directions exchanged": ("-", show.BLUE)}
+figure, axes = plt.subplots(1, len(followed), figsize=(10, 3.2), layout="constrained", sharex=True, sharey=True)
+for ax, (name, run) in zip(axes, followed.items()):
+    for what, (line, colour) in lines.items():
+        ax.plot([row["step"] for row in run["rows"]], [1e4 * row[what]["mean"] for row in run["rows"]], line, color=colour, label=what if ax is axes[0] else None)
+    for step in run["curriculum"]:
+        ax.axvline(step, color=show.GREY, linewidth=0.8, linestyle=":")
+    ax.set(xlabel="step", title=name)
+axes[0].set_ylabel("added to the loss, in 1/10,000")
+figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+plt.show()
+
+# %% [markdown]
+# <details><summary>What went on there</summary>
+#
+# - *Text encoder as it was.* The run starts deaf. One digit in strong noise leaves directions as the only thing to learn, and still next to nothing happens for a long time. The text encoder is why: it pools a caption with *one* softmax over its words. Digits pay first and most, so they had taken it all, and "left" and "right" gave practically the same vector. And what little is learnt is lost when the real task begins.
+# - *A new one, no rehearsal.* The same weights but for a text encoder that starts anew. It hears after a thousand steps, and what it learns from *one* digit holds for two. Then the real task begins, where directions say something in one clip of eight, and it forgets.
+# - *Shipped.* Two more changes: every fourth step rehearses; and positions in the caption are as large as words (they were fifty times smaller, so "3 moving left and 7 moving up" and "3 moving up and 7 moving left" began as nearly the same vector). Now it keeps what it has learnt. The price: a new encoder has had less time for digits, and the weights before it showed both digits more often. More training is due.
+# - *From nothing* (one digit all the time). A network without a past leaves the plateau as early as one with a new encoder. So every run from nothing, such as `t4`, begins with the curriculum, before digits have taken the encoder.
+#
+# What is missing is whose direction is whose. It pays only where a path shows and a shape does not, and only in clips with two digits.
 # </details>
 #
 # **Where it stands.** Before training we wrote down what a model worth shipping should reach, each number beside what real clips or a control get:
@@ -449,6 +458,7 @@ for name, p in runs.items():
 # | cosine log-SNR in [−20, 20], continuous time, v-prediction | the same, its middle shifted to −2 | sixteen frames of one scene are redundant: at equal FLOPs the shifted run is better where motion and identity are decided (log-SNR −2 and below), worse where only sharpness is ([table of shapes](../assets/results/README.md#shapes)) |
 # | text: BERT-large with attention pooling | two small transformer layers with attention pooling, trained along | the grammar has sixteen words |
 # | ancestral sampling, up to 256 steps | the same with γ = 0.1, 32 steps (16 where this lesson counts on a CPU) | minutes |
+# | no curriculum | one digit, then two, in strong noise, with directions; later every fourth step | without it the weights stayed deaf to directions (section 7) |
 # | joint training on images and video, K = 8 | the same; each image with a noise level of its own | [lesson 07](07_joint_training.ipynb#6.-Whose-caption,-whose-noise?) |
 # | 128 to 256 channels, 64×64, large TPU runs | 3 million parameters, 32×32×16, minutes to hours | a free GPU |
 #
@@ -533,4 +543,5 @@ sets_off = check("exercise 2", sets_off, reference_sets_off, *[((torch.arange(5)
 # - Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet, *Video Diffusion Models*, 2022 (arXiv 2204.03458): section 3 is this lesson's network.
 # - Salimans, Ho, *Progressive Distillation for Fast Sampling of Diffusion Models*, 2022 (arXiv 2202.00512): v-prediction, section 4 and appendix D.
 # - Ho, Salimans, *Classifier-Free Diffusion Guidance*, 2022 (arXiv 2207.12598): the dial.
+# - Bengio, Louradour, Collobert, Weston, *Curriculum Learning*, ICML 2009: from easy to hard, and when that helps.
 # - Hoogeboom, Heek, Salimans, *simple diffusion*, 2023 (arXiv 2301.11093): why larger signals want a schedule shifted towards noise.

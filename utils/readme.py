@@ -49,7 +49,7 @@ def _started_from(trained: dict) -> str:
     said = ""
     for key, words in (("initial", "from"), ("frozen", "on")):
         if (origin := trained.get(key)) is not None:
-            anew = ", but for a new text encoder," if key == "initial" and trained.get("fresh_text") else ""
+            anew = " without its text encoder" if key == "initial" and trained.get("fresh_text") else ""
             said += f", {words} weights of `{origin['recipe']}`{anew} ({origin['steps']:,} steps, {origin['flops']:.2g} FLOPs, {origin['device']}){_started_from(origin)}"
     return said
 
