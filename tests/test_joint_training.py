@@ -17,7 +17,7 @@ from utils.train import Trainer
 from utils.unet import UNetConfig
 
 K, T, B = 3, 4, 2
-TINY = replace(VDM_TEXT, num_images=K, null_probability=0.0, sample_shape=(1, T, 32, 32), net=UNetConfig(
+TINY = replace(VDM_TEXT, num_images=K, null_probability=0.0, curriculum=None, sample_shape=(1, T, 32, 32), net=UNetConfig(
     channels=(8, 16), blocks=(1, 1), space=(False, True), time=(False, True), stem=4, embed_dim=16, head_dim=8, text_width=16, max_distance=T - 1))
 
 
