@@ -22,13 +22,13 @@ import torch
 from .captions import tokenize
 from .cost import cost
 from .data import MovingMNIST
-from .diffusion import loss_per_sample, q_sample
+from .hearing import losses
 from .layers import TemporalAttention, TemporalConvolution
 from .metrics import kernel_distance, motion, obeyed, read
 from .model import Model
 from .pretrained import load_weights, save_weights
 from .recipes import MAV, VDM, VDM_TEXT, Budget, Recipe
-from .runtime import ASSETS, autocast, generator, pick_device
+from .runtime import ASSETS, generator, pick_device
 from .schedule import CosineSchedule
 from .train import Trainer
 from .unet import UNet, UNetConfig
@@ -87,15 +87,11 @@ def validation_loss(model: Model, num: int = 64, captions: bool = True) -> dict[
     """Mean v-loss on held-out clips at each of LEVELS, with fixed noise: the same numbers for every network. captions=False: with the null condition."""
     batch = model.recipe.dataset("validation", seed=5).sample(num)
     cond = model.net.encode(tokenize(batch.captions).to(model.device)) if captions and batch.captions else torch.zeros(num, model.recipe.net.embed_dim, device=model.device)
-    losses = {}
+    means = {}
     for level in LEVELS:
         eps = torch.randn(batch.video.shape, generator=generator(5, int(level) + 50))
-        log_snr = torch.full((num,), level)
-        z = q_sample(batch.video, log_snr, eps)
-        with autocast(model.device, model.dtype):
-            output = torch.cat([model.net(a.to(model.device), b.to(model.device), c, **model.frame_rate(None, len(a))) for a, b, c in zip(z.split(16), log_snr.split(16), cond.split(16))])
-        losses[f"{level:g}"] = round(float(loss_per_sample(output.cpu(), batch.video, eps, log_snr, model.prediction).mean()), 4)
-    return losses
+        means[f"{level:g}"] = round(float(losses(model, batch.video, cond, level, eps).mean()), 4)
+    return means
 
 
 def trained(name: str, variant: Variant, steps: int, out: Path, device: str, amp: str, until: float = math.inf) -> Model | None:

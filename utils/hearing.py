@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,11 +52,10 @@ LIES: dict[str, Callable[[str], str]] = {"wrong digits": wrong_digits, "opposite
 
 
 @torch.no_grad()
-def losses(model: Model, batch: Batch, captions: Sequence[str], level: float, seed: int = 0) -> torch.Tensor:
-    """(N,) the loss of each clip of the batch, with a caption each, at one log-SNR; the noise depends on the seed alone."""
-    eps, found = torch.randn(batch.video.shape, generator=generator(seed)), []
-    cond = model.encode(captions)
-    for x, e, c in zip(batch.video.split(CHUNK), eps.split(CHUNK), cond.split(CHUNK)):
+def losses(model: Model, video: torch.Tensor, cond: torch.Tensor, level: float, eps: torch.Tensor) -> torch.Tensor:
+    """(N,) the loss of each clip of video (N, C, T, H, W) in [-1, 1] with a condition each (N, embed_dim) at one log-SNR, in the noise eps, in the shape of video."""
+    found = []
+    for x, e, c in zip(video.split(CHUNK), eps.split(CHUNK), cond.split(CHUNK)):
         x, e, log_snr = x.to(model.device), e.to(model.device), torch.full((len(x),), level, device=model.device)
         with autocast(model.device, model.dtype):
             output = model.net(q_sample(x, log_snr, e), log_snr, c, **model.frame_rate(None, len(x)))
@@ -65,11 +64,12 @@ def losses(model: Model, batch: Batch, captions: Sequence[str], level: float, se
 
 
 def cost_of(lie: Callable[[str], str], model: Model, batch: Batch, level: float, seed: int = 0) -> dict[str, float]:
-    """What false captions add to the loss at one log-SNR: mean and standard error over the `n` clips of the batch whose captions the lie changes; loss, that with their true ones."""
+    """What false captions add to the loss at one log-SNR, in noise that depends on the seed alone: mean and standard error over the `n` clips of the batch whose captions the lie changes; loss, that with their true ones."""
     false = [lie(text) for text in batch.captions]
     changed = torch.tensor([one != other for one, other in zip(false, batch.captions)])
-    true = losses(model, batch, batch.captions, level, seed)[changed]
-    more = losses(model, batch, false, level, seed)[changed] - true
+    eps = torch.randn(batch.video.shape, generator=generator(seed))
+    true, lied = (losses(model, batch.video, model.encode(captions), level, eps)[changed] for captions in (batch.captions, false))
+    more = lied - true
     numbers = {"loss": true.mean(), "mean": more.mean(), "standard_error": more.std() / len(more) ** 0.5}
     return {**{key: round(float(value), 7) for key, value in numbers.items()}, "n": len(more)}
 

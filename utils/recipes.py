@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 
@@ -67,12 +68,14 @@ class Curriculum:
         """The same, longer or shorter."""
         return replace(self, practices=tuple(replace(part, share=part.share * share / self.share) for part in self.practices))
 
+    def ends(self, steps: int) -> list[int]:
+        """How many steps of a run of so many are over when each practice ends."""
+        return [round(share * steps) for share in accumulate(part.share for part in self.practices)]
+
     def at(self, step: int, steps: int) -> Practice | None:
         """What is practised in a step (from 0) of a run of so many; None in a step of the recipe's own task."""
-        end = 0.0
-        for part in self.practices:
-            end += part.share
-            if step < round(end * steps):
+        for part, end in zip(self.practices, self.ends(steps)):
+            if step < end:
                 return part
         return self.practices[-1] if self.rehearsal and step % self.rehearsal == 0 else None
 

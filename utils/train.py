@@ -510,9 +510,9 @@ def _hear(trainer: Trainer, path: Path) -> None:
     model = Model(trainer.recipe, trainer.ema.net, device=trainer.device)
     model.dtype = trainer.dtype
     rows = [row for row in (json.loads(path.read_text())["rows"] if path.exists() else []) if row["step"] < trainer.step]
-    parts = () if trainer.curriculum is None else trainer.curriculum.practices
+    ends = [] if trainer.curriculum is None else trainer.curriculum.ends(trainer.steps)
     rows.append({"step": trainer.step, **heard_so_far(model)})
-    path.write_text(json.dumps({"provenance": trainer.provenance(), "steps": trainer.steps, "curriculum": [round(sum(part.share for part in parts[:k + 1]) * trainer.steps) for k in range(len(parts))], "rows": rows}, indent=1) + "\n")
+    path.write_text(json.dumps({"provenance": trainer.provenance(), "steps": trainer.steps, "curriculum": ends, "rows": rows}, indent=1) + "\n")
 
 
 def _export(trainer: Trainer, out: Path, publish: bool, record: str | None) -> None:
