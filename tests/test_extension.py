@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from utils import extension
+from utils.evaluate import chosen_rows
 from utils.extension import FLOOR, FRAMES, GIVEN, Extensions
 from utils.model import Model
 from utils.recipes import VDM_TEXT
@@ -40,6 +41,8 @@ def test_a_jump_at_the_seam_and_what_follows_are_told_apart(table):
     row = table.measure(jumped)
     assert row["seam"] > 1.3 and row["change"] == pytest.approx(1, abs=1e-3) and row["digits"] < 0.4
     assert row["across"] > 4 * table.rows()[FLOOR]["across"] and row["rmse"] < 0.7
+    by_clip = torch.tensor(row["across_by_clip"])
+    assert by_clip.shape == (len(table.real), 2) and float(by_clip.median()) == pytest.approx(row["across"], abs=1e-3)
 
 
 def test_what_is_missed_is_measured_on_what_is_given(table):
@@ -65,6 +68,13 @@ def test_rows_are_kept_until_weights_or_settings_change(table):
     assert again.rows() == table.rows() == json.loads(before)["rows"]
     assert Extensions(table.path, table.model, 12, 0, 2, 2.0, "validation").rows() == {}
     assert json.loads(before)["steps"] == 1 and json.loads(before)["rows"]["replacement"]["seconds"] > 0
+
+
+def test_rows_are_chosen_by_a_word_or_a_whole_name():
+    names = ["replacement", "replacement, Langevin", "guidance", "guidance, Langevin"]
+    assert chosen_rows(names, None) == names and chosen_rows(iter(names), ["nothing"]) == []
+    assert chosen_rows(names, ["replacement"]) == ["replacement"] and chosen_rows(names, ["replace"]) == names[:2]
+    assert chosen_rows(names, ["Langevin", "guidance"]) == names[1:]
 
 
 def test_the_command_measures_what_is_named(monkeypatch, capsys, tmp_path):

@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 import zipfile
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -167,9 +168,15 @@ def table_parser(module: str, description: str, model: str, num: int) -> argpars
     parser.add_argument("--split", default="test", choices=("test", "validation"))
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
     parser.add_argument("--device")
-    parser.add_argument("--only", nargs="*", help="rows whose names contain one of these words")
+    parser.add_argument("--only", nargs="*", help="rows whose names contain one of these words; a whole name means that row alone")
     parser.add_argument("--out", type=Path, help="(default, of test digits: a file in assets/results)")
     return parser
+
+
+def chosen_rows(names: Iterable[str], only: Sequence[str] | None) -> list[str]:
+    """Those of the names that `--only` asks for (None: all): by a word that they contain, or by a whole name, which means no other."""
+    names = list(names)
+    return [name for name in names if only is None or any(word == name or word not in names and word in name for word in only)]
 
 
 def table_path(parser: argparse.ArgumentParser, a: argparse.Namespace, ending: str) -> Path:

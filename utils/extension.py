@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from .data import MovingMNIST
-from .evaluate import ResultRows, table_parser, table_path
+from .evaluate import ResultRows, chosen_rows, table_parser, table_path
 from .metrics import kernel_distance_interval, motion, obeyed, read
 from .model import Model
 from .pretrained import load_pretrained
@@ -45,7 +45,7 @@ class Extensions(ResultRows):
 
     def measure(self, clips: torch.Tensor) -> dict:
         """The numbers of clips (num, 1, FRAMES, 32, 32) in [0, 1]: the jump of pixels from the last given frame to the first new one ("seam"), and from frame to frame after it ("change"), both as a
-        share of real clips' (clips that have nothing to do with each other jump by about 1.4); how far digits are off one best path through half a window of given and half of new frames ("across"); and for each window of new frames the kernel distance to real clips' same window, how far digits are off the best path, identity, and how many show the two digits that were given."""
+        share of real clips' (clips that have nothing to do with each other jump by about 1.5); how far digits are off one best path through half a window of given and half of new frames ("across"; of each digit, (num, 2) in pixels: "across_by_clip"); and for each window of new frames the kernel distance to real clips' same window, how far digits are off the best path, identity, and how many show the two digits that were given."""
 
         def step(of: torch.Tensor) -> torch.Tensor:
             return of.diff(dim=2).abs().mean((0, 1, 3, 4))
@@ -54,10 +54,11 @@ class Extensions(ResultRows):
         for start, reference in zip(self.blocks(), self.reference):
             reading = read(clips[:, :, start:start + GIVEN])
             windows.append({**kernel_distance_interval(reading.features, reference), **motion(reading), "digits": obeyed(reading, self.captions)["digits"]})
-        across = motion(read(clips[:, :, GIVEN // 2:GIVEN + GIVEN // 2]))["rmse"]
+        across = read(clips[:, :, GIVEN // 2:GIVEN + GIVEN // 2])
         mean = {key: sum(window[key] for window in windows) / len(windows) for key in ("kernel_distance", "rmse", "identity", "digits")}
         rounded = [{key: round(value, 4) for key, value in window.items()} for window in windows]
-        return {"seam": round(float(ratio[GIVEN - 1]), 4), "change": round(float(ratio[GIVEN:].mean()), 4), "across": round(across, 4), **{key: round(value, 4) for key, value in mean.items()}, "blocks": rounded}
+        return {"seam": round(float(ratio[GIVEN - 1]), 4), "change": round(float(ratio[GIVEN:].mean()), 4), "across": round(motion(across)["rmse"], 4), **{key: round(value, 4) for key, value in mean.items()},
+                "blocks": rounded, "across_by_clip": [[round(off, 3) for off in clip] for clip in across.path.rmse.tolist()]}
 
     def extend(self, name: str, **options) -> None:
         """The row of one way to go on (keywords of `Model.extend`), unless it is there: its numbers, its seconds, and what was `missed`."""
@@ -106,10 +107,9 @@ def main() -> None:
             "replacement, Langevin": {"method": "replacement", "langevin": 0.1},
             **{f"reconstruction guidance, weight {weight:g}": {"weight": weight} for weight in a.weights},
             **{f"reconstruction guidance, weight {weight:g}, Langevin": {"weight": weight, "langevin": 0.1} for weight in a.weights}}
-    chosen = [name for name in ways if a.only is None or any(word in name for word in a.only)]
     if a.only is None or "control" in a.only:
         table.controls()
-    for name in chosen:
+    for name in chosen_rows(ways, a.only):
         table.extend(name, **ways[name])
 
 

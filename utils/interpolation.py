@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from .data import FINE_SPEED, MovingMNIST
-from .evaluate import ResultRows, table_parser, table_path
+from .evaluate import ResultRows, chosen_rows, table_parser, table_path
 from .keyframes import join, keyframe_mask, windows
 from .metrics import kernel_distance_interval, motion, obeyed, read
 from .model import Model
@@ -102,9 +102,8 @@ def main() -> None:
             f"{before.name}, replacement": lambda keyframes: guided(before, keyframes, model.recipe.fps, method="replacement", **options)}
     for weight in a.weights:
         ways[f"{before.name}, reconstruction guidance, weight {weight:g}"] = lambda keyframes, weight=weight: guided(before, keyframes, model.recipe.fps, weight=weight, **options)
-    for name, make in ways.items():
-        if a.only is None or any(word in name for word in a.only):
-            table.fill(name, make)
+    for name in chosen_rows(ways, a.only):
+        table.fill(name, ways[name])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from .data import DIGIT, MovingMNIST
-from .evaluate import ResultRows, table_parser, table_path
+from .evaluate import ResultRows, chosen_rows, table_parser, table_path
 from .metrics import digit_features, kernel_distance, named
 from .model import Model
 from .pretrained import load_pretrained
@@ -95,9 +95,8 @@ def main() -> None:
             "shared noise": way(), "separate noise": way(share_noise=False),
             "shared noise, ancestral": way(sampler="ancestral"), "separate noise, ancestral": way(share_noise=False, sampler="ancestral"),
             "shared noise, augmentation 0": way(augmentation=0.0), "shared noise, augmentation 0.3": way(augmentation=0.3)}
-    for name, make in ways.items():
-        if a.only is None or any(word in name for word in a.only):
-            table.enlarge(name, make)
+    for name in chosen_rows(ways, a.only):
+        table.enlarge(name, ways[name])
 
 
 if __name__ == "__main__":
