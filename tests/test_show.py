@@ -39,6 +39,15 @@ def test_figures_draw(figure, tmp_path):
     assert iio.imread(tmp_path / "f.png").std() > 1
 
 
+def test_a_border_stands_before_its_frame():
+    clips = torch.rand(2, 1, 4, 8, 8)
+    for every in (1, 2):
+        for ax in show.film_strip(clips, every=every, borders=[2]).axes:
+            (line,), shown = ax.lines, clips[:, :, ::every].shape[2]
+            assert ax.images[0].get_array().shape == (8, 9 * shown - 1)
+            assert list(line.get_xdata()) == [9 * (2 // every) - 1] * 2  # the white column to the left of frame 2
+
+
 def test_wrong_input_is_explained():
     with pytest.raises(ValueError, match=r"\(video \+ 1\) / 2"):
         show.film_strip(CLIPS * 2 - 1)

@@ -83,13 +83,13 @@ def image_grid(images: torch.Tensor, columns: int = 10, titles: Sequence[str] | 
     return figure
 
 
-def image_rows(rows: dict[str, torch.Tensor], columns: Sequence[str] | None = None, title: str = "") -> Figure:
-    """Named rows of images, each (N, 1, 1, H, W) in [0, 1], under each other; `columns` names the N images of a row."""
+def image_rows(rows: dict[str, torch.Tensor], columns: Sequence[str] | None = None, title: str = "", cell: float = 0.85) -> Figure:
+    """Named rows of images, each (N, 1, 1, H, W) in [0, 1], `cell` inches large, under each other; `columns` names the N images of a row."""
     import matplotlib.pyplot as plt
 
     pictures = torch.stack([_clips(images)[:, 0, 0] for images in rows.values()]).numpy()
     count, width = pictures.shape[:2]
-    figure, axes = plt.subplots(count, width, figsize=(0.85 * width + 1.5, 0.85 * count + (0.35 if title else 0) + (0.2 if columns else 0)), squeeze=False,
+    figure, axes = plt.subplots(count, width, figsize=(cell * width + 1.5, cell * count + (0.35 if title else 0) + (0.2 if columns else 0)), squeeze=False,
                                 layout="constrained")
     for i, name in enumerate(rows):
         for k in range(width):
@@ -102,8 +102,9 @@ def image_rows(rows: dict[str, torch.Tensor], columns: Sequence[str] | None = No
     return figure
 
 
-def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every: int = 1, title: str = "", xlabel: str = "") -> Figure:
-    """Each clip (N, 1, T, H, W) as a row of frames, left to right in time; `xlabel` where the axis is something else than frames."""
+def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every: int = 1, title: str = "", xlabel: str = "",
+               borders: Sequence[int] = ()) -> Figure:
+    """Each clip (N, 1, T, H, W) as a row of frames, left to right in time; `xlabel` where the axis is something else than frames; a line before each frame of `borders`."""
     import matplotlib.pyplot as plt
 
     clips = _clips(clips)[:, :, ::every]
@@ -111,10 +112,13 @@ def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every
     strips = torch.ones(n, h, t * (w + 1) - 1)
     for k in range(t):
         strips[:, :, k * (w + 1):k * (w + 1) + w] = clips[:, 0, k]
-    figure, axes = plt.subplots(n, 1, figsize=(9, 0.62 * n + 0.6), squeeze=False, layout="constrained")
+    height = 0.62 if t > 7 else 1.1  # few frames: large enough to see single strokes
+    figure, axes = plt.subplots(n, 1, figsize=(9, height * n + 0.6), squeeze=False, layout="constrained")
     for i, ax in enumerate(axes[:, 0]):
         _picture(ax, strips[i].numpy())
         _label(ax, _two_lines(captions[i]) if captions else "")
+        for k in borders:
+            ax.axvline(k / every * (w + 1) - 1, color=ORANGE, linewidth=2.5)
     axes[-1, 0].set_xlabel(xlabel or f"frame 0 to {(t - 1) * every}" + (f", every {every}" if every > 1 else ""), fontsize=SMALL)
     figure.suptitle(title or None, fontsize=TITLE)
     plt.close(figure)
@@ -273,7 +277,7 @@ def loss_figure(history: Sequence[float], band: Sequence[Sequence[float]] | None
         left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         left.yaxis.set_major_formatter("{x:g}")
         left.yaxis.set_minor_formatter(NullFormatter())
-        left.legend(fontsize=9)
+        left.legend(fontsize=9, loc="upper right")
     if samples is None:
         right.axis("off")
     else:
