@@ -279,7 +279,7 @@ print("over space:", hears([space]), "  over time:", hears([lambda x: along_time
 
 
 # %% [markdown]
-# The two need each other for another reason, too: at 8×8 one place covers 4×4 pixels, and a digit that moves 1.8 pixels a frame has left it after three frames. What was at this place is elsewhere by then; convolutions and attention over space must bring it back into reach.
+# The two need each other for another reason, too: at 8×8 one place covers 4×4 pixels, and a *stroke* that moves 1.8 pixels a frame has left it after three frames. What was at this place is elsewhere by then; convolutions and attention over space must bring it back into reach.
 #
 # ## 4. Attention over time, and two ways to get it wrong
 # Space becomes batch, frames become the sequence. The whole trick is one `rearrange`, and the first mistake is made there:
@@ -710,7 +710,7 @@ print("sixteen frames leave less than 0.8 of the error of one:", left[-3.0] < 0.
 print("and help less at the ends, -6 and 4:", min(left[-6.0], left[4.0]) > left[-3.0])
 
 # %% [markdown]
-# Neighbours help most in the middle. Under very strong noise even sixteen frames show little, and when hardly any noise is left one frame is nearly enough. The schedule of this series spends more of its training where they help ([lesson 06](06_video_diffusion_models.ipynb#8.-Faithful?-The-box)).
+# Neighbours help most in the middle. (A piece of two frames can do *worse* than a single one: the network was trained on sixteen and on one, never on two.) Under very strong noise even sixteen frames show little, and when hardly any noise is left one frame is nearly enough. The schedule of this series spends more of its training where they help ([lesson 06](06_video_diffusion_models.ipynb#8.-Faithful?-The-box)).
 #
 # **Break it.** The same frames, the same noise, in another order; and backwards. **Predict** both before you run:
 
@@ -734,7 +734,7 @@ print("backwards is as good as forwards, within 3%:", all(abs(b / a - 1) < 0.03 
 # <details><summary>Why backwards does no harm</summary>
 #
 # A bouncing digit filmed backwards is a bouncing digit ([lesson 04](04_moving_mnist.ipynb) uses backwards clips as the control that should pass), and these captions name digits only; words for directions would break the tie. So this test shows that the network uses which frames are *near*, not that it uses which came first. Shuffled frames
-# break what does hold in this world: a digit is near where it was. A network that counts on it is misled, and where the noise leaves a single frame readable it does worse than with no other frames at all.
+# break what does hold in this world: a digit is near where it was. A network that counts on it is misled: wrong neighbours can be worse than none, most of all where the noise leaves a single frame half readable.
 # </details>
 #
 # ## 9. Play
@@ -817,7 +817,7 @@ with torch.no_grad():
 STEPS = {"smoke": 6}.get(BUDGET, 32)
 shipped = load_pretrained("vdm", device=DEVICE, amp="auto")
 clips = torch.cat([trainer.model().sample(num=3, steps=STEPS, seed=2), shipped.sample(num=3, steps=STEPS, seed=2)])
-names = [f"yours, {trainer.step} steps"] * 3 + [f"shipped, {shipped.provenance['steps']} steps"] * 3
+names = [f"yours, {trainer.step} steps"] * 3 + [f"shipped, {shipped.trained_steps:,} steps"] * 3
 show.film_strip(clips, names, every=2, title="same noise, your weights and the shipped ones")
 
 # %%
@@ -825,6 +825,8 @@ show.play(clips, names, columns=3, scale=4, path=outputs() / "05_clips.gif")
 
 
 # %% [markdown]
+# Yours have had minutes, so look for blobs that travel. The shipped ones went on from the weights of `vdm-text` (lesson 06) and travel well, but do not keep their shape as well: a digit may turn into another on its way. That is too little training. The probe of section 7 tells it from the bug in the first row here, as it shows that the network does reach all frames:
+#
 # | if it looks like this | then look at |
 # |---|---|
 # | every frame a different picture | attention over time: missing, or never reached (lesson 06 shows such clips) |
