@@ -14,7 +14,7 @@ from utils.super_resolution import SuperResolutions, flicker, resized
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
-    table = Interpolations(tmp_path_factory.mktemp("table") / "frames.json", load_pretrained("mav-interpolate", device="cpu"), 8, 0, 2, "validation")
+    table = Interpolations(tmp_path_factory.mktemp("table") / "frames.json", load_pretrained("mav-interpolate", device="cpu"), load_pretrained("mav", device="cpu"), 8, 0, 2, "validation")
     for name, make in ((FLOOR, lambda keyframes: table.real), ("repeated", repeated), ("cross-fade", cross_faded), ("noise", lambda keyframes: torch.rand(table.real.shape))):
         table.fill(name, make)
     return table

@@ -46,10 +46,10 @@ def guided(model: Model, keyframes: torch.Tensor, fps: float, skip: int = SKIP, 
 
 
 class Interpolations(ResultRows):
-    """Measures ways to fill in frames between the keyframes of the same `num` real clips, and keeps the rows in one JSON file."""
+    """Measures ways to fill in frames between the keyframes of the same `num` real clips, and keeps the rows in one JSON file. before: the network that guidance pulls at."""
 
-    def __init__(self, path: Path, model: Model, num: int, seed: int, steps: int, split: str) -> None:
-        super().__init__(path, model, num, seed, steps=steps, split=split)
+    def __init__(self, path: Path, model: Model, before: Model, num: int, seed: int, steps: int, split: str) -> None:
+        super().__init__(path, model, num, seed, steps=steps, split=split, before=before.provenance)
 
         def draw(index: int):
             return MovingMNIST(split, 2 * seed + 7, num_frames=FRAMES, speed=FINE_SPEED, captions="digits").sample(num, index=index)
@@ -95,7 +95,7 @@ def main() -> None:
     if model.kind != "interpolate":
         parser.error(f"{a.model} was not trained to interpolate")
     before = load_pretrained(model.recipe.initial, a.device, amp=a.amp)
-    table = Interpolations(table_path(parser, a, "frames"), model, a.num, a.seed, a.steps, a.split)
+    table = Interpolations(table_path(parser, a, "frames"), model, before, a.num, a.seed, a.steps, a.split)
     options = {"steps": a.steps, "seed": a.seed, "progress": True}
     ways = {FLOOR: lambda keyframes: table.real, "keyframes repeated": repeated, "cross-fade": cross_faded,
             a.model: lambda keyframes: model.interpolate(keyframes, skip=SKIP, **options),
