@@ -135,6 +135,8 @@ def test_obedience_counts_what_a_hand_would_count():
     assert got["pairs"] == 6 / 8 and got["pairs_n"] == 8 and got["directions"] == 6 / 7 and got["directions_n"] == 7  # the 9 is not there, the 6 goes up
     assert got["octants"] == 5 / 7 and got["angle_error"] == pytest.approx(5, abs=1.0)  # 0, 5, 5, 5, 0, 30, 170
     assert "pairs" not in obeyed(seen, ["3 and 7", "4 and 4", "1 and 2", "5 and 6"])
+    doubled = obeyed(seen, ["3 and 3", "4 and 9", "1 and 2", "7 and 8"])  # of three captions with two different digits, one got a digit of its own two times
+    assert doubled["twice"] == 1 / 3 and doubled["twice_n"] == 3 and got["twice"] == 0 and "twice" not in obeyed(seen, ["3 and 3", "4 and 4", "1 and 1", "5 and 5"])
     with pytest.raises(ValueError, match="3 captions"):
         obeyed(seen, asked[:3])
     with pytest.raises(ValueError, match="two digits"):

@@ -158,7 +158,7 @@ def read(clips: torch.Tensor) -> Reading:
 def obeyed(reading: Reading, captions: Sequence[str]) -> dict[str, float | int]:
     """How well clips of two digits do what their captions say, by a reading of them.
 
-    digits: share of clips whose two digits are the caption's. From captions with motion also: pairs, the share of a caption's (digit, direction)
+    digits: share of clips whose two digits are the caption's; twice: of captions with two different digits, the share whose clips show one of them two times instead. From captions with motion also: pairs, the share of a caption's (digit, direction)
     pairs that are there, that is: the digit is read, and sets off within 45 degrees of the direction (chance, once digits are right: 1/4); directions,
     the same among digits that are read as asked, and directions_chance, the mean of it when the captions' directions are dealt out anew at random; octants: the share of these within 22.5 degrees, the right one of eight directions (chance 1/8); angle_error: their median angle in
     degrees from the direction (11 where all is well, as a direction stands for an eighth of the circle). A digit that stands still is 180 degrees off.
@@ -170,6 +170,9 @@ def obeyed(reading: Reading, captions: Sequence[str]) -> dict[str, float | int]:
     if any(len(a.digits) != 2 for a in asked):
         raise ValueError("The readers read two digits: captions must name two.")
     numbers = _share("digits", [sorted(a.digits) == sorted(seen) for a, seen in zip(asked, reading.digits.tolist())])
+    different = [(a.digits, seen) for a, seen in zip(asked, reading.digits.tolist()) if a.digits[0] != a.digits[1]]
+    if different:
+        numbers |= _share("twice", [first == second and first in digits for digits, (first, second) in different])
     errors = [error for a, digits, angles in zip(asked, reading.digits.tolist(), reading.angles.tolist()) if a.directions
               for error in _errors(a.digits, [45 * direction for direction in a.directions], digits, angles)]
     if errors:

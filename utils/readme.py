@@ -28,11 +28,12 @@ def percent(row: dict, key: str) -> str:
 
 def video_rows(rows: dict[str, dict]) -> list[str]:
     """The table of `metrics.evaluate`'s rows, as lines of Markdown; what the tracker, which has no network, says is in brackets."""
-    motion = any("pairs" in row for row in rows.values())
-    lines = ["| clips | kernel distance (95% interval) | both digits as asked |" + " (digit, direction) pairs as asked | direction, of digits as asked |" * motion
-             + " off the best path, pixels | pixels a frame | frames that look like the digit |", "|---|---|---|" + "---|---|" * motion + "---|---|---|"]
+    columns = {"digits": "both digits as asked", "twice": "one of them two times", "pairs": "(digit, direction) pairs as asked", "directions": "direction, of digits as asked"}
+    columns = {key: title for key, title in columns.items() if key == "digits" or any(key in row for row in rows.values())}
+    lines = ["| clips | kernel distance (95% interval) | " + " | ".join(columns.values()) + " | off the best path, pixels | pixels a frame | frames that look like the digit |",
+             "|---|---|" + "---|" * len(columns) + "---|---|---|"]
     for name, row in rows.items():
-        shares = [f"{row[key]:.1%} ({row['tracker_' + key]:.1%})" if key in row and "tracker_" + key in row else "" for key in ("digits", "pairs", "directions")[:3 if motion else 1]]
+        shares = [f"{row[key]:.1%} ({row['tracker_' + key]:.1%})" if key in row and "tracker_" + key in row else "" for key in columns]
         lines.append(f"| {name} | {row['kernel_distance']:.3f} ({row['kernel_distance_low']:.3f} to {row['kernel_distance_high']:.3f}) | " + " | ".join(shares)
                      + f" | {row['rmse']:.2f} ({row['tracker_rmse']:.2f}) | {row['speed']:.2f} ({row['tracker_speed']:.2f}) | {row['identity']:.1%} ({row['tracker_identity']:.1%}) |")
     return lines
