@@ -121,7 +121,7 @@ print("clip", tuple(clips.video.shape), "+ images", tuple(images.shape), "= pack
 show.play((packs + 1) / 2, ["a clip, then eight images"], scale=4, fps=6, path=outputs() / "07_packs.gif")
 
 # %%
-show.film_strip((packs[:2] + 1) / 2, clips.captions[:2], title="two packs: 16 frames, then 8 images")
+show.film_strip((packs[:2] + 1) / 2, clips.captions[:2], borders=[16], title="two packs: 16 frames, then 8 images", xlabel="16 frames of a clip | 8 images")
 
 # %% [markdown]
 # ## 3. Naive: just do it
@@ -445,9 +445,9 @@ for r in json.loads((ASSETS / "results" / "video-settings.json").read_text()):
 # %% [markdown]
 # One run a setting, so only large gaps count; the compared loss is that of clips alone. With 8 clips a step, and with 2, the images do *not* pay for themselves at equal cost: the run without them sees half as many clips again and is as good or better at nearly every level. Fewer clips a step, and more steps, help most at so small a budget.
 #
-# `vdm-text` is trained with images all the same: they carry captions, and an image teaches what a word means at a sixteenth of a clip's price, which this loss hardly sees.
+# `vdm-text` is trained with images all the same: they carry captions, and we hope that an image teaches what a word means at a sixteenth of a clip's price. This loss would hardly see that, and we have not measured it otherwise.
 #
-# (The other rows: a higher learning rate and attention over time at 16×16 help a little; a second block at 8×8 costs more than it brings; min-SNR 5 gives the noisy levels away.)
+# (*Chosen* is the setting that the rows below it vary. Shipped weights were made with 4 clips a step, most of them. The other rows: a higher learning rate and attention over time at 16×16 help a little; a second block at 8×8 costs more than it brings; min-SNR 5 gives the noisy levels away.)
 #
 # ## 9. Play
 # How much of a pack is images is yours to choose; so is who sees whom. Change the two numbers (sliders on Colab), run the cell, and look at cost and mask:

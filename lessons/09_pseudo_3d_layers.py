@@ -134,11 +134,11 @@ def clips_of(network, captions=captions, steps=STEPS):
 
 # %%
 apart = clips_of(frame_by_frame(image.net))
-show.film_strip(apart, captions, title=f"the image network, frame by frame ({image.provenance['steps']:,} training steps, shipped)")
+show.film_strip(apart, captions, title=f"the image network, frame by frame ({image.trained_steps:,} training steps, shipped)")
 
 
 # %% [markdown]
-# Sixteen pictures of what was asked for, and no clip: nothing tells frame 5 what frame 4 looks like. The network needs layers over time. What should they be *before* they are trained?
+# Sixteen pictures, some of them of what was asked for, and no clip: nothing tells frame 5 what frame 4 looks like. The network needs layers over time. What should they be *before* they are trained?
 #
 # ## 2. The naive way: new layers, as they come
 # Two obvious ways. **(a)** Make each 3×3 convolution a 3×3×3 one. **(b)** Keep the 3×3 convolutions, put a convolution over time behind each, and attention over time behind attention over space. Either way, layers that are new begin as PyTorch makes them: at random. The others get the trained weights, by name.
@@ -396,7 +396,7 @@ for name, network in networks.items():
 # %% [markdown]
 # <details><summary>What the probes say</summary>
 #
-# One convolution hears one frame to each side, and each further layer one more. Attention hears all at once. The last one has a layer over time in name: it has parameters, trains, and costs FLOPs, but frame 5 depends on frame 5 only, however many there are. A public implementation of this paper has just that kernel; no error and no shape gives it away, and this probe takes a second.
+# One convolution hears one frame to each side, and each further layer one more. Attention hears all at once. The last one has a layer over time in name: it has parameters, trains, and costs FLOPs, but frame 5 depends on frame 5 only, however many there are. One public re-implementation for Moving MNIST has just that kernel; no error and no shape gives it away, and this probe takes a second.
 # </details>
 #
 # As a picture: row $i$ shows which frames of the input frame $i$ of the output depends on. The darker, the more (logarithmic); the palest: not at all.
@@ -424,13 +424,14 @@ print(f"mav: {len(layers_over_time)} convolutions over time: each frame could he
 #
 # The convolution is the cheap half, for motion between neighbours. It stands at every level of the U-Net, also at the fine ones where attention is too dear.
 #
-# **Order, and the ends.** A convolution over time knows before from after: its taps $K_{-1}$ and $K_{+1}$ differ. And something else comes in unasked. Beyond the ends of a clip the convolution puts zeros. Feed it a clip whose frames are all the same:
+# **Order, and the ends.** A convolution over time knows before from after: its taps $K_{-1}$ and $K_{+1}$ differ. And something else comes in unasked. Beyond the ends of a clip the convolution puts zeros. Feed it a clip whose frames are all the same, and attention over time, too:
 
 # %%
 # NBVAL_CHECK_OUTPUT
 x = torch.randn(12, 16, 2, 3, generator=generator(7), dtype=F64)
 still, unmoved = x[:1].expand(12, -1, -1, -1), Convolution(16, 16, pseudo_3d=True).double()
-for name, layer in (("at the start", lambda x: unmoved(x, len(x))), ("random weights", stack(1)), ("4 layers of them", stack(4))):
+for name, layer in (("at the start", lambda x: unmoved(x, len(x))), ("random weights", stack(1)), ("4 layers of them", stack(4)),
+                    ("attention", lambda x: attention(x, len(x)))):
     order = difference(layer(x), layer(x.flip(0)).flip(0)) > 1e-9          # backwards in, backwards out?
     out = layer(still)
     odd = [k for k in range(12) if (out[k] - out[6]).abs().max() > 1e-9]
@@ -438,7 +439,7 @@ for name, layer in (("at the start", lambda x: unmoved(x, len(x))), ("random wei
 
 
 # %% [markdown]
-# A frame at an end is told apart from one in the middle, and with every layer the border moves one frame inwards. So the network knows where a clip begins and ends, although its attention has *relative* positions only. (At the start there is nothing of it: the taps that would reach beyond the end are zero.)
+# A frame at an end is told apart from one in the middle, and with every layer the border moves one frame inwards. Attention tells the ends, too, although its positions are *relative*: the first frame has others on one side only, the middle one on both. (At the start there is nothing of either: the taps that would reach beyond the end are zero, and so is what attention adds.)
 #
 # Is that a fault? Ends *are* special, a frame there has one neighbour. But remember it for clips of another length than in training, and for long clips made in blocks (lesson 08), where the end of a block is not the end of the clip.
 #
@@ -704,7 +705,7 @@ mav = load_pretrained("mav", device=DEVICE)
 shipped = clips_of(at_six(mav.net))
 columns = [apart, naive["(b) random layers over time"], made[f"identity start, {TRAIN.steps} steps"], shipped]
 show.play(torch.stack(columns, dim=1).flatten(0, 1), ["left to right: frame by frame", "random layers over time", f"identity start, {TRAIN.steps} steps, here",
-                                                       f"shipped mav, {mav.provenance['steps']:,} steps"], columns=4, scale=3, path=outputs() / "09_pseudo_3d.gif")
+                                                       f"shipped mav, {mav.trained_steps:,} steps"], columns=4, scale=3, path=outputs() / "09_pseudo_3d.gif")
 
 
 # %% [markdown]
@@ -888,7 +889,7 @@ print("new in the pseudo-3D network:", new_numbers(*shapes[:2]) == sum(n for _, 
 # 2. Its gradient is what attention gathered times what comes back from the loss; neither is zero. What lies behind it follows one step later.
 # 3. Shapes, parameter counts, "loss goes down", and the identity start. The perturbation probe: frame 5 depends on frame 5 only.
 # 4. After training the middle tap is no longer the identity: the picture would be changed by layers that never saw one.
-# 5. From the zeros beyond the ends, through the convolutions over time: they mark the border, one frame deeper with each layer.
+# 5. Twice over. The first frame has no frame before it, so its softmax runs over one side. And convolutions over time meet zeros beyond the ends: they mark the border, one frame deeper with each layer.
 # </details>
 #
 # ## What was shown, and what was not

@@ -74,6 +74,7 @@ from utils.data import FINE_FPS, MovingMNIST
 from utils.diffusion import loss_per_sample, q_sample, to_x
 from utils.exercises import check
 from utils.metrics import motion, obeyed, read
+from utils.pretrained import total_flops
 from utils.recipes import recipe
 from utils.runtime import ASSETS, budget, generator, outputs, pick_device
 from utils.train import Trainer
@@ -300,7 +301,7 @@ for fps in rates[::2]:
     print("{:4.0f} fps, pixels a frame: real {:.2f}, mav {:.2f}, without guidance {:.2f}".format(fps, *tracked[fps]), f"({M} clips each)")
 
 # %% [markdown]
-# The number is heard, and obeyed far too little: real digits slow down as the rate says, the model's hardly, with guidance or without. High rates came first and briefly (the picture above), before the network had learnt to move anything. [Lesson 11](11_frame_interpolation.ipynb)'s model, whose training ends at 30 fps, follows the rate more closely.
+# The number is obeyed too little: real digits slow down as the rate says, the model's less, with guidance or without. How much less, so few clips cannot say. High rates came first and briefly (the picture above), before the network had learnt to move anything.
 
 # %% [markdown]
 # ## 6. What it cannot learn
@@ -313,13 +314,13 @@ both = torch.cat([model.sample([prompt] * 3, steps=STEPS, seed=8) for model in (
 show.film_strip(both, ["vdm-text"] * 3 + ["mav"] * 3, every=3, title=prompt)
 
 # %% [markdown]
-# Six clips decide nothing; many are counted (`python -m utils.evaluate mav`, `vdm-text`). *Digits*: both as asked. *Direction*: of digits that are read as asked, those that set off within 45 degrees of the word; one who cannot know is right one time in four. In brackets: a second reader without any network. *Path px*, *speed*, *identity* and *distance* as in [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip): pixels off the best path, pixels a frame, frames that look like the clip's digit, and the kernel distance to real clips.
+# Six clips decide nothing; many are counted (`python -m utils.evaluate mav`, `vdm-text`). *Digits*: both as asked, *somewhere* in the clip: a digit that turns from a 3 into a 7 counts for both, so read it together with identity. *Direction*: of digits that are read as asked, those that set off within 45 degrees of the word; one who cannot know is right one time in four. In brackets: a second reader without any network. *Path px*, *speed*, *identity* and *distance* as in [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip): pixels off the best path, pixels a frame, frames that look like the clip's digit, and the kernel distance to real clips.
 
 # %%
 results = {name: json.loads((ASSETS / "results" / f"{name}.json").read_text()) for name in ("mav-image", "mav", "vdm-text")}
 for name in ("mav", "vdm-text"):
     r = results[name]
-    print(f"{name}: n = {r['n']}, {r['steps']} steps, guidance {r['guidance_scale']:g}, {r['device']}; trained {r['trained']['steps']:,} steps, {r['trained']['flops']:.2g} FLOPs")
+    print(f"{name}: n = {r['n']}, {r['steps']} steps, guidance {r['guidance_scale']:g}, {r['device']}; {total_flops(r['trained']):.2g} FLOPs of training, all runs together")
 
 # %%
 print(f"{'captions with directions':34s}{'digits':>14s}{'direction':>20s}{'path px':>9s}{'speed':>7s}{'identity':>10s}{'distance':>10s}")
@@ -406,7 +407,7 @@ show.direction_tables(confusion)
 # The right one has no diagonal, and never will have more than walls give away: whatever was asked, digits go anywhere. No amount of training mends that, as nothing else in the data ties the word to the motion. The authors of the paper say so of their model, too: what a video alone can show, such as a wave of the hand from left to right or from right to left, text and images cannot teach.
 #
 # ## 7. Was it worth starting from images?
-# The same network, the same clips without captions and the same training FLOPs, started in four ways (`python -m utils.compare inflation`). *Loss*: on held-out clips at five noise levels, no captions. *Digits*: clips that show the two digits asked for.
+# The same network, the same clips without captions and the same FLOPs of video training, started in four ways (`python -m utils.compare inflation`). What comes before is not counted: three of them start from images, whose training had cost more than ten times as much as a row here. *Loss*: on held-out clips at five noise levels, no captions. *Digits*: clips that show the two digits asked for.
 
 # %%
 table = json.loads((ASSETS / "results" / "video-inflation.json").read_text())
@@ -421,15 +422,15 @@ figure, ax = plt.subplots(figsize=(6.5, 2.6), layout="constrained")
 best = {level: min(r["validation_loss"][level] for r in table) for level in levels}
 for r, style, colour in zip(table, ("o-", "s--", "^:", "d-."), (show.BLUE, show.ORANGE, show.GREY, "black")):
     ax.plot([float(level) for level in levels], [r["validation_loss"][level] / best[level] for level in levels], style, color=colour, label=r["variant"])
-ax.set(xlabel="log-SNR", ylabel="loss / the best of the four", title="equal training FLOPs")
+ax.set(xlabel="log-SNR", ylabel="loss / the best of the four", title="equal FLOPs of video training")
 ax.legend(fontsize=7);
 
 # %% [markdown]
 # - **Frozen or all trained** makes no difference here (their lines lie on each other), and frozen steps are cheaper, so it saw more clips.
-# - **New layers at random** are worse than no images at all: they destroy what the image weights knew ([lesson 09](09_pseudo_3d_layers.ipynb)).
-# - **From scratch** catches up where noise is strong and not where it is weak. It can never obey, however long it trains: its clips have no captions. The images cost training, too, but once, for every video model that starts from them.
+# - **New layers at random** behind image weights that stay as they are: worse than no images at all. They destroy what the image weights knew ([lesson 09](09_pseudo_3d_layers.ipynb)), and those may not adapt. (Random layers with everything trained were not tried.)
+# - **From scratch** catches up where noise is strong and not where it is weak. It can never obey, however long it trains: its clips have no captions. The images cost training, too, and it never had that; but once is enough for every video model that starts from them.
 #
-# *Digits* are more here than in section 6. The clips are few (n above), the sampler is another, and likely each frame is still more of the image model's own drawing, which obeys, and changes from frame to frame.
+# *Digits* are more here than in section 6. The clips are few (n above), the sampler is another, and likely each frame is still more of a drawing of its own: two digits that turn up in different frames of a clip count as both.
 #
 # ## 8. Where it stands
 # Goals that were written down beforehand, beside what real clips or a control get:
@@ -443,12 +444,11 @@ goals = [("both digits as asked, of the floor", digits_mav / digits_real, "at le
 for name, value, word, goal in goals:
     met = value >= goal if word == "at least" else value <= goal
     print(f"{name:44s}{value:6.2f}   goal: {word} {goal:.2f}   {'reached' if met else 'not reached'}")
-assert all(results[name]["trained"]["seconds"] < 3600 for name in ("mav-image", "mav"))
 images = results["mav-image"]["rows"]["digits"]
 print(f"the image model it starts from: both digits {images['mav-image']['digits']:.0%} of frames (real frames: {images['real held-out frames (floor)']['digits']:.0%}, as digits overlap)")
 
 # %% [markdown]
-# None of it is a verdict on the method yet: the shipped weights came from a CPU, in under an hour for each stage. `python -m utils.train --all` trains all of them anew on a GPU.
+# None of it is a verdict on the method yet: the shipped weights came from a CPU, and had a part of what a GPU gives in minutes. (They were trained in turns: when better image weights came, the layers over time went on from where they were, on those.) `python -m utils.train --all` trains all of them anew on a GPU.
 #
 # ## 9. Play
 # A caption and a frame rate. Try `moving left` and see it ignored; try 30 fps and see slow motion.
@@ -586,7 +586,7 @@ to_train = check("exercise 3", to_train, reference_to_train, (sizes, set(in_imag
 # </details>
 #
 # ## What was shown, and what was not
-# Shown: a text-to-video model whose video training met no caption, with a test for leaks; both digits as asked far more often than in noise; directions no better than places alone allow, with the small leak that this is; four ways to start at equal cost; goals, reached or not.
+# Shown: a text-to-video model whose video training met no caption, with a test for leaks; both digits as asked far more often than in noise; directions no better than places alone allow, with the small leak that this is; four ways to start at equal cost of video training; goals, reached or not.
 #
 # Not shown: clips as good as real ones, which is the goal of section 8; a frame rate that is obeyed; that this scales to the variety of the real world; the paper's prior over CLIP embeddings.
 # Next: [lesson 11](11_frame_interpolation.ipynb) fills in the frames between.

@@ -18,7 +18,7 @@
 #
 # ![Four captions as clips of 76 frames: above 32 pixels enlarged smoothly, below 64 pixels by the network of this lesson](../assets/figures/12_pipeline.gif)
 #
-# **Claim: a small network makes every frame twice as large, from 32 to 64 pixels, and sharp. It looks at one frame at a time, and still what stands still does not flicker, as long as all frames of a clip start from the same noise.** With it the pipeline is whole: from a caption to 76 frames of 64×64.
+# **Claim: a small network makes every frame twice as large, from 32 to 64 pixels, and sharp. It looks at one frame at a time, and still what stands still does not flicker, as long as all frames of a clip share *every* noise: that of the start, of the steps, and on the small frame.** With it the pipeline is whole: from a caption to 76 frames of 64×64.
 #
 # (Above: four captions, 76 frames each, by the shipped weights. Top row: before the last stage, enlarged smoothly. Bottom row: the pipeline's result. Whether it is the right digit is decided in the first stage, [lesson 10](10_make_a_video.ipynb), and often it is not yet; this lesson is about the strokes.)
 #
@@ -108,7 +108,7 @@ def close_up(clips, size=28):
     return torch.stack([clip[:, :1, row:row + size, column:column + size] for clip, (row, column) in zip(clips, places)])
 
 
-show.image_rows({"real": close_up(real), **{name: close_up(clips) for name, clips in naive.items()}}, title="28×28 pixels of the first frame")
+show.image_rows({"real": close_up(real), **{name: close_up(clips) for name, clips in naive.items()}}, title="28×28 pixels of the first frame", cell=1.3)
 
 
 # %% [markdown]
@@ -234,7 +234,7 @@ by_network = {f"yours, {trainer.step} steps": yours, f"shipped, {model.provenanc
 parameters = sum(p.numel() for p in model.net.parameters())
 print(f"{parameters / 1e6:.2f} million parameters; shipped: {model.provenance['samples']:,} frames, {model.provenance['flops']:.2g} FLOPs, {model.provenance['device']}")
 shown = {"real": real[:, :, :1], "bilinear": naive["bilinear"][:, :, :1], **by_network}
-show.image_rows({name: close_up(clips) for name, clips in shown.items()}, title="28×28 pixels of the first frame")
+show.image_rows({name: close_up(clips) for name, clips in shown.items()}, title="28×28 pixels of the first frame", cell=1.3)
 
 # %%
 for name, clips in shown.items():
@@ -243,7 +243,7 @@ cut = {name: torch.where(clips < 0.06, 0, clips).diff(dim=-1).abs().mean() for n
 print("sharpness with all that is darker than 0.06 set to black:", ", ".join(f"{name} {value / cut['real']:.2f}" for name, value in cut.items()))
 
 # %% [markdown]
-# **A sharpness above 1 is no virtue.** The network leaves a faint haze in the black around the digits, too dark to see, and the steps from pixel to pixel add up. The last line takes it away. (A network after a hundred steps is nothing but noise, and the *sharpest* of all.)
+# **A sharpness above 1 is no virtue.** The network leaves a faint haze in the black around the digits, too dark to see, and the steps from pixel to pixel add up. The last line takes it away. (A network after a hundred steps is mostly noise, and the *sharpest* of all.)
 #
 # | if the training looks like this | then |
 # |---|---|
@@ -390,7 +390,9 @@ for name, clips in ways.items():
     print(f"{name:12s} change along the path {flicker(along(clips)):.4f}")
 moving = {name: flicker(along(clips)) for name, clips in ways.items()}
 assert moving["real"] == 0 and moving["travelling"] < moving["shared"] and moving["shared"] > 0.5 * moving["separate"]
-show.film_strip(torch.cat([along(clips)[:1] for clips in ways.values()]), list(ways), every=2, title="a digit, cut out where it is in each frame")
+cut = {name: along(clips)[:1, :, :7] for name, clips in ways.items()}
+rows = {name: clips[:, :, 1:] for name, clips in cut.items()} | {f"{name},\nchange × 5": (5 * clips.diff(dim=2).abs()).clamp(max=1) for name, clips in cut.items() if name != "real"}
+show.film_strip(torch.cat(list(rows.values())), list(rows), title="a digit, cut out where it is in each frame; and how much it changes from the frame before", xlabel="frame 1 to 6")
 
 # %% [markdown]
 # Along the path, sharing helps as good as nothing. What keeps still is the *background*, and a digit while it rests; strokes that move shimmer as with separate noise. Noise that travels with the digit does better, which says where the trouble lies. It is not perfect here: a digit that moves by one pixel is averaged down to another small frame, and noise cannot mend that.
@@ -435,11 +437,13 @@ print(f"they differ by {spread[edge].mean():.3f} at edges, {spread[~edge].mean()
 mean_of_seeds = seeds.mean(0, keepdim=True)
 off = {name: float((clips - real[3:4, :, :1]).square().mean().sqrt()) for name, clips in (("one answer", seeds), ("mean of 16", mean_of_seeds))}
 print("missed:", ", ".join(f"{name} {value:.4f}" for name, value in off.items()))
+soft = {name: torch.where(clips < 0.06, 0, clips).diff(dim=-1).abs().mean() for name, clips in (("real", real[3:4, :, :1]), ("one answer", seeds), ("mean of 16", mean_of_seeds))}
+print("sharpness without haze, real = 1:", ", ".join(f"{name} {value / soft['real']:.2f}" for name, value in soft.items()))
 assert off["mean of 16"] < off["one answer"]
 
 
 # %% [markdown]
-# They differ at edges, and agree where the small frame is all black or all white. And mind the last line: the *mean* of the answers is nearer to the truth than any one of them usually is, and it is a blur. **A small error is not the goal.** A measure that rewards the mean would have us train the formula of section 1.
+# They differ at edges, and agree where the small frame is all black or all white. And mind the last line: the *mean* of the answers is nearer to the truth than any one of them usually is, and it is softer. **A small error is not the goal.** A measure that rewards the mean would have us train the formula of section 1.
 #
 # ## 9. How far to trust the small frame
 # In training the small frames were averaged down from real ones. In the pipeline they come from a model: a stroke a little too thin, an edge a little too soft, a speck. The network takes what it sees for the truth and sharpens the flaws as well; and each stage of a cascade hands its flaws on.
@@ -524,7 +528,7 @@ show.film_strip(shown[:, :, :6], ["blurred", "0", "0.3", "real"], title="blurred
 # %% [markdown]
 # **What this says, and what not.** By *missed*, augmentation does not pay here: noise hides what is known, and from clean and from blurred frames the truth is further away with every bit of it. What it buys shows in the column beside it and in the strip: from blurred frames, more augmentation makes firmer strokes, which are less and less those of the truth. Faithful or firm: that is the dial.
 #
-# The papers that call it essential enlarge by four at a time and go on to 256 pixels and beyond; doubling digits leaves little to invent. We keep 0.1, a weak one, and section 12 shows generated clips with all three.
+# The papers that call it essential have photographs to invent, and hand them on to 256 pixels and beyond, so that flaws add up over stages; doubling digits leaves little to invent. We keep 0.1, a weak one, and section 12 shows generated clips with all three.
 #
 # ## 10. With no training for it?
 # [Lesson 08](08_reconstruction_guidance.ipynb#8.-Any-mask) sharpened clips with a model that was never trained to: averaged down, the estimate must agree with what is known. It needs no second network. But it needs a model of the *large* clip, all frames at once, with a gradient through it at every step, and of ours none has ever seen a clip of 64 pixels. The cascade turns that around: the dear network, which knows about time, works on small clips; the cheap one, which knows about edges, works on single frames.
@@ -572,7 +576,7 @@ figure.suptitle("bars start at the dotted line: real clips", fontsize=10);
 # - No noise at all on the small frame (*augmentation 0*) misses a little less than our 0.1, as section 9 found.
 #
 # ## 12. The whole pipeline
-# *Make-A-Video* is a chain of functions, $\hat y = \mathrm{SR} \circ \mathrm{UpF} \circ D\,(\text{text})$: $D$ makes keyframes from the text, $\mathrm{UpF}$ fills in between, $\mathrm{SR}$ enlarges. Ours:
+# *Make-A-Video* is a chain of functions, $\hat y = \mathrm{SR}_h \circ \mathrm{SR}^t_l \circ \mathrm{UpF} \circ D^t \circ P\,(\text{text})$: the prior $P$ makes an image embedding of the text, $D^t$ keyframes from that, $\mathrm{UpF}$ fills in between, $\mathrm{SR}^t_l$ enlarges with layers over time, and $\mathrm{SR}_h$ frame by frame. Ours has no prior ($D$ takes the caption itself) and one enlargement, frame by frame as $\mathrm{SR}_h$:
 #
 # | stage | model | out |
 # |---|---|---|
@@ -634,7 +638,7 @@ show.xt_slice(torch.cat([(as_asked.video[:2] + 1) / 2, clips[:2]]), [f"{what}: {
               title="seen from above")
 
 # %% [markdown]
-# **Which digits does it show?** The judge of lesson 04 reads 16 frames of 32 pixels, so it gets every fifth frame, averaged down; real clips of 76 frames go the same way. That asks whether *the last two stages have kept what the first has made*; how good the first is, lesson 10 measures with many more clips.
+# **Which digits does it show?** The judge of lesson 04 reads 16 frames of 32 pixels, so it gets every fifth frame, averaged down; real clips of 76 frames go the same way. *As asked* means that both digits are read somewhere in the clip, not that both are there in every frame: the strip above shows how little that can be. So the question here is whether *the last two stages have kept what the first has made*; how good the first is, lesson 10 measures with many more clips.
 
 # %%
 every_fifth = {"real clips (floor)": (as_asked.video[:, :, ::5] + 1) / 2, "pipeline": clips[:, :, ::5], "its keyframes": keyframes}
