@@ -167,14 +167,14 @@ VDM_TEXT = Recipe(
     name="vdm-text", kind="video", prediction="v", schedule=CosineSchedule(shift=-2.0),
     net=UNetConfig(channels=(16, 32, 96, 128), blocks=(1, 1, 1, 1), space=(False, False, True, True), time=(False, False, True, True), text_width=64),
     sample_shape=(1, 16, 32, 32), captions="mixed", num_images=8, learning_rate=1e-3, null_probability=0.1,
-    guidance_scale=4.0, sampler="ancestral",
+    guidance_scale=2.0, sampler="ancestral",
     curriculum=Curriculum((Practice(0.25, 1, -7.0, -3.0), Practice(0.2, 2, -7.0, -1.0))),
     budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(15000, 16), "t4-long": Budget(46000, 16)})
 
 VDM = replace(VDM_TEXT, name="vdm", net=replace(VDM_TEXT.net, text_width=None), captions=None, null_probability=0.0, guidance_scale=1.0, curriculum=None)
 
 MAV_IMAGE = replace(VDM_TEXT, name="mav-image", kind="image", net=replace(VDM_TEXT.net, time=(False,) * 4), sample_shape=(1, 1, 32, 32), num_images=0, curriculum=None,
-                    null_probability=0.2, sampler="ddim",
+                    null_probability=0.2, guidance_scale=4.0, sampler="ddim",
                     budgets={"smoke": Budget(5, 8), "cpu": Budget(150, 16), "t4": Budget(20000, 64), "t4-long": Budget(60000, 64)})
 
 MAV = replace(MAV_IMAGE, name="mav", kind="video", net=replace(VDM_TEXT.net, pseudo_3d=True, frame_rate=True), sample_shape=(1, 16, 32, 32),
