@@ -214,7 +214,8 @@ def test_each_block_goes_on_from_the_one_before(model):
 def test_an_extension_takes_the_digits_of_its_captions(model):
     video = clips()
     assert torch.equal(model.extend(video, 24, "3 moving left and 7 moving up", steps=2), model.extend(video, 24, ["3 and 7"] * 2, steps=2))
-    assert not torch.allclose(model.extend(video, 24, "3 and 7", steps=2), model.extend(video, 24, "1 and 0", steps=2), atol=1e-3)
+    strong = {"steps": 2, "guidance_scale": 8.0}  # random weights: what a caption changes is small
+    assert not torch.allclose(model.extend(video, 24, "3 and 7", **strong), model.extend(video, 24, "1 and 0", **strong), atol=1e-3)
     with pytest.raises(CaptionError, match="sideways"):
         model.extend(video, 24, "3 moving sideways")
 
