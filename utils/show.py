@@ -277,7 +277,7 @@ def loss_figure(history: Sequence[float], band: Sequence[Sequence[float]] | None
         left.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         left.yaxis.set_major_formatter("{x:g}")
         left.yaxis.set_minor_formatter(NullFormatter())
-        left.legend(fontsize=9, loc="upper right")
+        left.legend(fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # below: a curve may run anywhere inside
     if samples is None:
         right.axis("off")
     else:
