@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
@@ -49,14 +50,18 @@ class Caption:
         return " and ".join(f"{d} moving {DIRECTIONS[k]}" for d, k in zip(self.digits, self.directions))
 
 
+def _string(text: str) -> str:
+    if not isinstance(text, str):
+        raise CaptionError(f"A caption is a string such as {EXAMPLES}, not {type(text).__name__}.")
+    return text
+
+
 def parse(text: str) -> Caption:
     """Read a caption. `str(parse(text))` is its canonical form and `parse(str(caption)) == caption`.
 
     Raises CaptionError for anything outside the grammar.
     """
-    if not isinstance(text, str):
-        raise CaptionError(f"A caption is a string such as {EXAMPLES}, not {type(text).__name__}.")
-    words = text.lower().split()
+    words = _string(text).lower().split()
     for word in words:
         if word not in _NUMERAL and word not in _TOKEN or word == "<pad>":
             raise CaptionError(f"Unknown word {word!r} in the caption {text!r}. Valid captions: {EXAMPLES}. "
@@ -92,11 +97,13 @@ def octant(velocity: torch.Tensor) -> torch.Tensor:
 
 def tokenize(captions: Sequence[str]) -> torch.Tensor:
     """N captions to (N, MAX_TOKENS) int64 indices into VOCABULARY, padded with 0. Raises CaptionError."""
-    tokens = torch.zeros(len(captions), MAX_TOKENS, dtype=torch.long)
-    for row, text in enumerate(captions):
-        for column, word in enumerate(str(parse(text)).split()):
-            tokens[row, column] = _TOKEN[word]
-    return tokens
+    return torch.tensor([_indices(_string(text)) for text in captions], dtype=torch.long).view(-1, MAX_TOKENS)
+
+
+@lru_cache(maxsize=2**16)
+def _indices(text: str) -> tuple[int, ...]:
+    words = str(parse(text)).split()
+    return tuple(_TOKEN[word] for word in words) + (0,) * (MAX_TOKENS - len(words))
 
 
 class TextEncoder(nn.Module):

@@ -3,6 +3,7 @@
     python -m utils.evaluate vdm-text [--num 512]        # writes assets/results/vdm-text.json
     python -m utils.evaluate real [--num 2048]           # the numbers themselves, on real clips: writes assets/results/metrics.json
     python -m utils.evaluate clips.npz                   # writes clips.json beside it; arrays: videos, and captions if there are any
+    python -m utils.evaluate vdm-text --clips FOLDER --sample-only    # on a machine with a GPU; and where there is time, without --sample-only, the rest
 
 Captions, clips and reference come from the test digits; the judge and the classifier were trained on the training digits.
 """
@@ -70,17 +71,41 @@ def evaluate_frames(model: Model, num: int, seed: int, **options) -> dict[str, d
     return rows
 
 
-def evaluate_video(model: Model, num: int, seed: int, **options) -> dict[str, dict]:
+def evaluate_video(model: Model, num: int, seed: int, folder: Path | None = None, sample_only: bool = False, **options) -> dict[str, dict]:
     """The rows of `metrics.evaluate`, named after the model: for prompts with motion under "motion" and, without controls, for prompts of digits alone under "digits";
-    of a model that takes no captions, under "unconditional"."""
-    if model.recipe.captions is None:
-        return {"unconditional": _named(model.name, evaluate(model.sample(num=num, seed=seed, **options), seed=seed, progress=options.get("progress", False)))}
-    rows = {}
-    for kind in ("motion", "digits"):
-        prompts = replace(model.recipe, captions=kind).dataset("test", 2 * seed + 3).sample(num).captions
-        clips = model.sample(prompts, seed=seed, **options)
-        rows[kind] = _named(model.name, evaluate(clips, prompts, seed=seed, controls=kind == "motion", progress=options.get("progress", False)))
+    of a model that takes no captions, under "unconditional". folder, sample_only: see `kept_clips`; without measuring there are no rows."""
+    rows, progress = {}, options.get("progress", False)
+    for kind in ("unconditional",) if model.recipe.captions is None else ("motion", "digits"):
+        prompts = None if model.recipe.captions is None else replace(model.recipe, captions=kind).dataset("test", 2 * seed + 3).sample(num).captions
+        path = None if folder is None else folder / f"{model.name}-{kind}.npz"
+        clips = kept_clips(path, model, prompts, num, seed, **options)
+        if not sample_only:
+            rows[kind] = _named(model.name, evaluate(clips, prompts, seed=seed, controls=kind != "digits", progress=progress))
     return rows
+
+
+def kept_clips(path: Path | None, model: Model, prompts: list[str] | None, num: int, seed: int, **options) -> torch.Tensor:
+    """The model's clips for the prompts, or `num` of them without: sampled, or taken from the file at `path`, where they are kept in whole levels of grey from 0 to 255.
+    DataError for a file of other weights, or sampled otherwise."""
+    made = {"trained": model.provenance, "n": num, "seed": seed, **{key: options.get(key) for key in ("steps", "guidance_scale")}}
+    if path is not None and path.exists():
+        clips, _ = read_clips(path)
+        if made != {key: value for key, value in _made(path).items() if key in made}:
+            raise DataError(f"{path.name} holds clips of other weights, or sampled with other settings: give the command that made it, or another folder.")
+        return clips
+    clips = model.sample(prompts, num=num, seed=seed, **options)
+    if path is None:
+        return clips
+    made |= {"device": device_name(model.device), "precision": precision_name(model.dtype)}
+    levels = (255 * clips).round().to(torch.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, videos=levels.numpy(), made=json.dumps(made), **({} if prompts is None else {"captions": prompts}))
+    return levels.float() / 255
+
+
+def _made(path: Path) -> dict:
+    with np.load(path, allow_pickle=False) as file:
+        return json.loads(str(file["made"])) if "made" in file.files else {}
 
 
 def _named(name: str, rows: dict[str, dict]) -> dict[str, dict]:
@@ -186,16 +211,22 @@ def table_path(parser: argparse.ArgumentParser, a: argparse.Namespace, ending: s
     return a.out or RESULTS / f"{a.model}-{ending}.json"
 
 
-def evaluate_model(model: Model, num: int, seed: int = 0, **options) -> dict:
-    """All numbers of a model with their circumstances, ready for JSON. options: those of `Model.sample` (steps, guidance_scale, ...)."""
+def evaluate_model(model: Model, num: int, seed: int = 0, folder: Path | None = None, sample_only: bool = False, **options) -> dict:
+    """All numbers of a model with their circumstances, ready for JSON. options: those of `Model.sample` (steps, guidance_scale, ...). folder: clips are kept there, and taken from
+    there where they were sampled before, as on a machine with a GPU that is lent for minutes; sample_only: measure nothing. ValueError for models that this does not fit."""
     if model.kind in OWN_TABLES:
         raise ValueError(f"{model.name} does not make clips from nothing: it is measured by `python -m {OWN_TABLES[model.kind]} {model.name}`.")
+    if sample_only and folder is None or folder is not None and model.kind != "video":
+        raise ValueError("Clips are kept of models that make videos, and to sample alone needs a folder for them: see --clips.")
     start, r = time.monotonic(), model.recipe
-    measures = evaluate_video if model.kind == "video" else evaluate_image if r.sample_shape[-1] == MNIST_SIZE else evaluate_frames
-    rows = measures(model, num, seed, **options)
+    if model.kind == "video":
+        rows = evaluate_video(model, num, seed, folder, sample_only, **options)
+    else:
+        rows = (evaluate_image if r.sample_shape[-1] == MNIST_SIZE else evaluate_frames)(model, num, seed, **options)
     in_training = model.kind == "video" and r.captions is not None and r.null_probability < 1  # clips had captions
-    heard = {"hearing": hearing(model, num, seed)} if in_training else {}
-    return {**circumstances(model, num, seed), "steps": options.get("steps") or r.sampling_steps, "sampler": r.sampler,
+    heard = {"hearing": hearing(model, num, seed)} if in_training and not sample_only else {}
+    sampled_on = {} if folder is None else {key: value for key, value in _made(next(folder.glob(f"{model.name}-*.npz"))).items() if key in ("device", "precision")}
+    return {**circumstances(model, num, seed), **sampled_on, "steps": options.get("steps") or r.sampling_steps, "sampler": r.sampler,
             "guidance_scale": r.guidance_scale if options.get("guidance_scale") is None else options["guidance_scale"],
             "seconds": round(time.monotonic() - start), "rows": rows, **heard}
 
@@ -211,6 +242,8 @@ def main() -> None:
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
     parser.add_argument("--device")
     parser.add_argument("--out", type=Path, help="where the JSON goes (default: assets/results/MODEL.json, or beside the .npz file)")
+    parser.add_argument("--clips", type=Path, metavar="FOLDER", help="keep the sampled clips there, and take those that are there already")
+    parser.add_argument("--sample-only", action="store_true", help="sample into --clips and measure nothing")
     a = parser.parse_args()
     try:
         if a.what.endswith(".npz"):
@@ -220,9 +253,11 @@ def main() -> None:
             result, out = evaluate_real(a.num, a.seed, progress=True), RESULTS / "metrics.json"
         else:
             model = load_pretrained(a.what, a.device, amp=a.amp)
-            result, out = evaluate_model(model, a.num, a.seed, progress=True, steps=a.steps, guidance_scale=a.guidance_scale), RESULTS / f"{a.what}.json"
+            result, out = evaluate_model(model, a.num, a.seed, a.clips, a.sample_only, progress=True, steps=a.steps, guidance_scale=a.guidance_scale), RESULTS / f"{a.what}.json"
     except (RuntimeError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
+    if a.sample_only:
+        return
     out = a.out or out
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(result, indent=1) + "\n")

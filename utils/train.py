@@ -86,6 +86,20 @@ class EMA:
         self.updates += 1
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """A batch of training: clips x (B, C, T + K, H, W) in [-1, 1], of which the last K = num_images frames are images, noise eps of that shape, log_snr (B,), or with images
+    (B, T + K); tokens of the captions, clips first, and keep, 0 where a caption is dropped, in the shape of log_snr; inputs: what else the network takes."""
+
+    x: torch.Tensor
+    eps: torch.Tensor
+    log_snr: torch.Tensor
+    tokens: torch.Tensor | None
+    keep: torch.Tensor
+    num_images: int
+    inputs: dict[str, torch.Tensor]
+
+
 class _StepLoss(nn.Module):
     """A trainer's loss as the forward pass of a module, so that `DistributedDataParallel` sees all parameters that it depends on."""
 
@@ -106,10 +120,12 @@ class Trainer:
     clips: a `VideoFolder` to learn from, made for a number of frames, in place of the recipe's data. processes: this one's place among several that train together. parts: gradients of so many
     parts of a batch are added up before a step, so that a batch may be larger than memory. recompute: save memory, for about a third more time (`UNet.recompute`).
     fresh_text: the text encoder starts from the seed and not from `initial`: one that has learnt to look at digits alone hardly learns to hear another word.
+    compiled: run the network through `torch.compile`, which takes a minute or two at the start; ValueError for a GPU that it does not support.
     """
 
     def __init__(self, recipe: Recipe, budget: Budget, device: str | torch.device | None = None, amp: str = "auto", seed: int = 0,
-                 initial: Model | None = None, clips: Callable[[int], VideoFolder] | None = None, processes: Processes = ALONE, parts: int = 1, recompute: bool = False, fresh_text: bool = False) -> None:
+                 initial: Model | None = None, clips: Callable[[int], VideoFolder] | None = None, processes: Processes = ALONE, parts: int = 1, recompute: bool = False, fresh_text: bool = False,
+                 compiled: bool = False) -> None:
         self.recipe, self.budget, self.steps, self.seed, self.step = recipe, budget, budget.steps, seed, 0
         self.processes, self.shares, self.whole = processes, processes.shares(budget.batch_size, parts), True
         self.device = pick_device(device)
@@ -143,6 +159,10 @@ class Trainer:
             freeze(self.net, new_over_time(self.net))
         self.net.to(self.device).train()
         self.ema = EMA(self.net, recipe.ema_decay)
+        if compiled:
+            if self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) < (8, 0):
+                raise ValueError("torch.compile needs Triton, which supports GPUs of compute capability 8.0 and above (a T4 has 7.5): train without it.")
+            self.net.compile(dynamic=False)
         self.optimizer = torch.optim.Adam([p for p in self.net.parameters() if p.requires_grad], lr=recipe.learning_rate, betas=(0.9, 0.99))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.captions = None if recipe.null_probability == 1 else recipe.captions
@@ -154,6 +174,7 @@ class Trainer:
         self.module = _StepLoss(self)
         if processes.size > 1:
             self.module = DistributedDataParallel(self.module, device_ids=[self.device] if self.device.type == "cuda" else None)
+        self.ahead: dict[tuple, Drawn] = {}
         self.bad_steps = 0
         self.trained_seconds = 0.0
         self.history: list[float] = []
@@ -189,6 +210,19 @@ class Trainer:
         With `num_images` = K in the recipe each clip is followed by K images: first frames of other clips, each with a caption and a
         noise level of its own (*Video Diffusion Models*, section 4.3.1; whether they share the clip's is not stated there).
         """
+        drawn = self.ahead.pop((step, rows.start, rows.stop), None) or self.draw(step, rows)
+        x, eps, log_snr, k = drawn.x, drawn.eps, drawn.log_snr, drawn.num_images
+        z = q_sample(x, log_snr, eps)
+        with autocast(self.device, self.dtype):
+            cond = None
+            if drawn.tokens is not None:
+                cond = self.net.encode(drawn.tokens)
+                cond = (self._pack(cond[:len(x)], cond[len(x):]) if k else cond) * drawn.keep[..., None]
+            output = self.net(z, log_snr, cond, num_images=k, **drawn.inputs)
+        return loss_per_sample(output, x, eps, log_snr, self.recipe.prediction, self.recipe.min_snr).mean()
+
+    def draw(self, step: int, rows: slice = slice(None)) -> Drawn:
+        """What the loss of batch number `step`, or of some of its rows, is made of: data, noise, and what the network is told."""
         r, num = self.recipe, self.budget.batch_size
         practice = self.practice(step)
         k, drop = (0, 0.0) if practice else (r.num_images, r.null_probability)
@@ -209,15 +243,8 @@ class Trainer:
         on_device = generator(self.seed, step, 2, device=self.device)
         eps = torch.randn((num, *x.shape[1:]), generator=on_device, device=self.device)[rows]
         log_snr = (practice or r.schedule).log_snr(t).float().to(self.device)
-        z = q_sample(x, log_snr, eps)
-        inputs = self._inputs(x, skip, g, on_device, rows)
-        with autocast(self.device, self.dtype):
-            cond = None
-            if self.captions is not None:
-                cond = self.net.encode(tokenize(batch.captions + (images.captions if k else [])).to(self.device))
-                cond = (self._pack(cond[:len(x)], cond[len(x):]) if k else cond) * keep[..., None].to(self.device)
-            output = self.net(z, log_snr, cond, num_images=k, **inputs)
-        return loss_per_sample(output, x, eps, log_snr, r.prediction, r.min_snr).mean()
+        tokens = None if self.captions is None else tokenize(batch.captions + (images.captions if k else [])).to(self.device)
+        return Drawn(x, eps, log_snr, tokens, keep.to(self.device), k, self._inputs(x, skip, g, on_device, rows))
 
     def _inputs(self, x: torch.Tensor, skip: int | None, g: torch.Generator, on_device: torch.Generator, rows: slice) -> dict[str, torch.Tensor]:
         """What else the network is told of the clips x (B, C, T, H, W): frames a second; frames that are given; or the clips at half the size, with noise of a random strength."""
@@ -252,6 +279,9 @@ class Trainer:
                 with telling_of_lost_processes() if self.processes.size > 1 else contextlib.nullcontext():
                     self.scaler.scale(loss).backward()
             total += loss.detach()
+        if self.step + 1 < self.steps:  # while a GPU works on this step: the check below waits for it
+            rows = self.shares[0]
+            self.ahead = {(self.step + 1, rows.start, rows.stop): self.draw(self.step + 1, rows)}
         loss = self.processes.mean(total)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
@@ -390,6 +420,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--clips", type=Path, metavar="FOLDER", help="learn from a folder of GIF or MP4 clips (captions.csv: file,caption) instead of the recipe's data")
     parser.add_argument("--parts", type=int, default=1, help="add up the gradients of so many parts of a batch before each step: for batches larger than memory")
     parser.add_argument("--recompute", action="store_true", help="keep no activations inside stages, compute them anew: less memory, about a third more time")
+    parser.add_argument("--compile", action="store_true", help="compile the network: a minute or two at the start, then faster on GPUs of compute capability 8.0 and above (not on a T4)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out, if there is one")
     parser.add_argument("--checkpoint-seconds", type=float, default=60, help="how often to write a checkpoint")
     parser.add_argument("--hear", type=int, metavar="STEPS", help="measure every so many steps what false directions in captions cost, into OUT/hearing.json")
@@ -413,7 +444,7 @@ def main(argv: list[str] | None = None) -> int:
         initial = None if a.initial is None else load_initial(a.initial)
         with join(a.device) as (processes, device), alone(out) if processes.first else contextlib.nullcontext():
             clips = None if a.clips is None else lambda num_frames: VideoFolder(a.clips, recipe.sample_shape[-1], num_frames, recipe.sample_shape[0], seed=a.seed, device=device)
-            trainer = Trainer(recipe, budget, device, a.amp, a.seed, initial, clips, processes, a.parts, a.recompute, a.fresh_text)
+            trainer = Trainer(recipe, budget, device, a.amp, a.seed, initial, clips, processes, a.parts, a.recompute, a.fresh_text, a.compile)
             if a.publish and (planned := total_flops(trainer.provenance(budget.steps))) < (there := shipped_flops(recipe.name)):
                 raise ValueError(f"The shipped weights of {recipe.name} had {there:.2g} FLOPs of training, these would have {planned:.2g}: leave --publish out, "
                                  f"choose a larger budget, or delete assets/checkpoints/{recipe.name}.pt first.")
