@@ -69,7 +69,7 @@ from utils.runtime import banner
 print(banner())
 
 # %%
-import copy, math, os, shutil, time
+import copy, json, math, os, shutil, time
 import imageio.v3 as iio
 import matplotlib.pyplot as plt
 import numpy as np
@@ -91,7 +91,7 @@ from utils.exercises import check
 from utils.layers import ResidualBlock, ScalarEmbedding, SpatialAttention, TemporalAttention, zero_init
 from utils.processes import ALONE, Processes
 from utils.recipes import Budget, recipe
-from utils.runtime import amp_dtype, autocast, budget, device_name, generator, outputs, pick_device, precision_name, randn_per_sample
+from utils.runtime import ASSETS, amp_dtype, autocast, budget, device_name, generator, outputs, pick_device, precision_name, randn_per_sample
 from utils.samplers import guided_denoiser, sample_loop
 from utils.schedule import CosineSchedule, FlowSchedule
 from utils.train import PATIENCE, Trainer, TrainingError, read_checkpoint
@@ -584,9 +584,26 @@ print("weights equal those of utils.train:", same, "   and they did move:", move
 # |---|---|
 # | `torch.cuda.is_bf16_supported()` says True, but a T4 has no bfloat16 units and emulates them, slowly | choose by compute capability: below 8.0 take float16 with a scaler (`utils.runtime.amp_dtype`) |
 # | flash attention needs compute capability 8.0 | the memory-efficient kernel works, in float16 with a head dimension that is a multiple of 8; else PyTorch falls back to one that stores all pairs, silently |
-# | Triton no longer supports it | leave `torch.compile` out |
+# | Triton no longer supports it | leave `torch.compile` (`--compile`) out |
 # | 65 TFLOP/s on the box, about 24 sustained in large products (power limit) | plan with 5 to 10 for small networks |
 # | 3D convolutions have slow paths in float16 | fold frames into the batch: a 1×3×3 convolution *is* a 2D one (lesson 05) |
+#
+# **On an H100** some of the shipped weights were trained, in float16. What a step took there is in a file (`python tests/benchmark_training_steps.py`; other work ran on the same machine, so read the times as upper bounds):
+
+# %%
+h100 = json.loads((ASSETS / "results" / "training-steps-nvidia-h100-80gb-hbm3.json").read_text())
+print(f"{h100['device']}, vdm-text; losses of six steps (64 clips: the same ones)\n{'clips':>5s} {'':18s}{'ms a step':>10s}{'clips a second':>16s}{'peak, MiB':>11s}")
+for row in h100["rows"]:
+    way = precision_name({"off": None, "fp16": torch.float16}[row["amp"]]) + (", compiled" if row["compiled"] else "")
+    print(f"{row['clips_a_step']:5d} {way:18s}{row['milliseconds']:10.0f}{row['clips_per_second']:16,.0f}{row['peak_memory_mib']:11,}   {row['losses']}  skipped: {row['skipped']}")
+full, few, half, compiled = h100["rows"]
+apart = max(abs(a - b) for way in (half, compiled) for a, b in zip(full["losses"], way["losses"]))
+assert apart < 5e-4 and half["milliseconds"] < 2 * few["milliseconds"]          # the text below says so
+
+# %% [markdown]
+# - At 64 clips the losses agree to a unit in the last digit, and no step was skipped: float16 with a scaled loss changes nothing here that training would notice.
+# - **Four times the clips take much less than twice as long.** At 16 clips a step the GPU waits, for the processor that starts some thousand kernels each step. A faster GPU does not help then; more clips a step do. This is why the budgets `t4` have 32 clips and more a step.
+# - Float16 saves a quarter of the memory, not half: weights, sums and losses stay in float32. `--compile` (`torch.compile`, which writes one kernel for a chain of operations) keeps fewer intermediate results and saves most of the rest. It needs Triton, and a minute or two at the start.
 #
 # **When a run goes wrong.** Loss scaling has a welcome side effect: a step that is not finite is skipped. `utils` does so in every precision, and gives up after a while. Spoil the loss of a run and watch:
 
@@ -944,9 +961,9 @@ print(tuple(larger.data.sample(1).video.shape), "loss is finite:", math.isfinite
 
 # %%
 base = costs["32×32 grey"]
-print(f"clips of {LENGTH} frames\n{'':26s}{'parameters':>12s}{'GFLOP':>8s}{'':>8s}{'kept, MiB':>11s}{'':>8s}{'16 clips, 15,000 steps on a T4 (estimate)':>45s}")
+print(f"clips of {LENGTH} frames\n{'':26s}{'parameters':>12s}{'GFLOP':>8s}{'':>8s}{'kept, MiB':>11s}{'':>8s}{'240,000 clips on a T4 (estimate)':>45s}")
 for name, cost in costs.items():
-    minutes = cost.flops * 16 * 15000 / T4_SUSTAINED / 60
+    minutes = cost.flops * 240_000 / T4_SUSTAINED / 60
     print(f"{name:26s}{cost.parameters / 1e6:11.2f}M{cost.flops / 1e9:8.1f}{cost.flops / base.flops:7.1f}x{cost.saved_bytes / 2**20:11.0f}{cost.saved_bytes / base.saved_bytes:7.1f}x{minutes:41.0f} min")
 
 # %% [markdown]
@@ -1265,7 +1282,7 @@ show.film_strip((line.clamp(-1, 1).cpu() + 1) / 2, captions, title=f"vdm-text, s
 #
 # | the papers say | we do | why |
 # |---|---|---|
-# | *Video Diffusion Models*: batches of 128 and more, 60,000 to 700,000 steps, 128 to 256 channels | 16 clips, up to 46,000 steps, 16 to 128 channels | a free GPU |
+# | *Video Diffusion Models*: batches of 128 and more, 60,000 to 700,000 steps, 128 to 256 channels | 32 clips, up to 23,000 steps, 16 to 128 channels | a free GPU |
 # | 64×64 pixels and more | 32×32, and 64×64 by super-resolution | the same |
 # | machines: not compared here | float16 with loss scaling on GPUs below compute capability 8.0, else bfloat16; any number of processes | what the papers used is not claimed here |
 # | both work in pixels, with a U-Net | the same | latents and DiT came later or elsewhere: section 7 is a bridge, not a reproduction |
@@ -1412,7 +1429,7 @@ windowed_cost = check("exercise 3", windowed_cost, reference_windowed_cost, (16,
 # ## What was shown, and what was not
 # Shown: where the time of a step goes on this machine; each layer under a measured roof; float16's three accidents in real float16, and that scaling mends the gradients; accumulation, recomputation and two processes, each equal to the plain run; the shipped model on a folder of other clips; a DiT that starts as the identity, learns with the same loss, and passes a guess that knows single pixels only; a v-network sampled as a flow.
 #
-# Not shown, for want of a GPU: float16 training at full length, NCCL, anything on a T4. Its minutes are estimates. Not shown at all: a learnt autoencoder, diffusion in latents, or that a DiT is better than a U-Net at this size.
+# Not shown, for want of the machines: NCCL between several GPUs, anything on a T4. Its minutes are estimates. Not shown at all: a learnt autoencoder, diffusion in latents, or that a DiT is better than a U-Net at this size.
 #
 # **That was the series.** From noise on MNIST to a caption that becomes 76 frames, and every step of it can be checked. Where to go: your own clips; the recipes in `utils/recipes.py` with a larger budget (`python -m utils.train --all`); or one of the papers below, with the table of section 7 beside it.
 #

@@ -253,6 +253,23 @@ def test_evaluation_has_floor_controls_and_circumstances():
     assert result["guidance_scale"] == 0 and result["rows"]["real held-out (floor)"]["digits"] > 0.9 > result["rows"]["control: noise"]["digits"]
 
 
+def test_clips_can_be_sampled_in_one_place_and_measured_in_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "evaluate", lambda videos, captions, **_: {"clips": {"n": len(videos), "mean": float(videos.mean())}})
+    monkeypatch.setattr(evaluation, "hearing", lambda *_: {})
+    net = UNetConfig(channels=(8, 16), blocks=(1, 1), space=(False, True), time=(False, True), embed_dim=16, head_dim=8, text_width=16)
+    model = Model(replace(VDM_TEXT, net=net), randomize(UNet(net)), {"steps": 0}, device="cpu")
+    assert evaluate_model(model, 8, folder=tmp_path, sample_only=True, steps=2)["rows"] == {} and {path.name for path in tmp_path.iterdir()} == {"vdm-text-motion.npz", "vdm-text-digits.npz"}
+    direct = evaluate_model(model, 8, steps=2)
+    monkeypatch.setattr(Model, "sample", None)  # from here on nothing can be sampled
+    kept = evaluate_model(model, 8, folder=tmp_path, steps=2)
+    assert kept["device"] == direct["device"] and kept["rows"]["motion"]["vdm-text"]["mean"] == pytest.approx(direct["rows"]["motion"]["vdm-text"]["mean"], abs=1e-3)
+    for other in ({"steps": 3}, {"steps": 2, "guidance_scale": 1.0}, {"steps": 2, "seed": 1}):
+        with pytest.raises(DataError, match="vdm-text-motion.npz holds clips of other weights"):
+            evaluate_model(model, 8, folder=tmp_path, **other)
+    with pytest.raises(ValueError, match="--clips"):
+        evaluate_model(model, 8, sample_only=True)
+
+
 def test_classifier_and_its_features():
     batch = MNIST("test", seed=1).sample(500)
     images = (batch.video + 1) / 2

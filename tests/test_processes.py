@@ -17,7 +17,7 @@ from utils.cost import count
 from utils.data import MNIST, MovingMNIST
 from utils.processes import ALONE, Processes, ProcessLostError, telling_of_lost_processes
 from utils.recipes import MAV, MAV_INTERPOLATE, MAV_UPSAMPLE, VDM, VDM_TEXT, Budget
-from utils.runtime import ROOT
+from utils.runtime import ROOT, check_compiles
 from utils.train import Trainer, main, read_checkpoint
 from utils.unet import UNet, UNetConfig, randomize
 from utils.video_folder import VideoFolder
@@ -59,6 +59,17 @@ def test_gradients_added_up_over_parts_are_those_of_the_batch():
         trainer(TINY["vdm-text"], parts=3)
     with pytest.raises(ValueError, match="divisible by 6"):
         Processes(0, 3).shares(4, 2)
+
+
+def test_compiled_network_is_whole_graphs_and_the_same_run(monkeypatch):
+    for recipe in (replace(TINY["vdm-text"], curriculum=None), TINY["mav"]):
+        plain, compiled = trainer(recipe), trainer(recipe, compiled=True)
+        compiled.net.compile(backend="aot_eager", fullgraph=True, dynamic=False)  # without making kernels, which takes minutes
+        assert [t.train_step().loss for t in (plain, plain)] == [t.train_step().loss for t in (compiled, compiled)]
+        assert plain.net.state_dict().keys() == compiled.net.state_dict().keys() and all(map(torch.equal, plain.ema.net.parameters(), compiled.ema.net.parameters()))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    with pytest.raises(ValueError, match="T4"):
+        check_compiles(torch.device("cuda"))
 
 
 def test_recomputed_activations_save_memory_and_change_no_gradient():

@@ -51,7 +51,7 @@ def test_every_model_is_trained_before_it_is_measured_and_nothing_twice(run):
 
 
 def test_a_part_of_it(run):
-    assert [arguments[:2] for arguments in run("--only", "vdm-text")] == [["utils.train", "vdm-text"], ["utils.evaluate", "vdm-text"]]
+    assert [arguments[:2] for arguments in run("--only", "vdm-text")] == [["utils.train", "vdm-text"], ["utils.evaluate", "vdm-text"], ["utils.sweep", "guidance"]]
     assert [arguments[:2] for arguments in run("--only", "train vdm")] == [["utils.train", "vdm"]]
 
 
@@ -64,3 +64,8 @@ def test_time_that_is_up_and_stages_that_fail_lose_nothing(run, capsys):
     assert run.status == 1 and "stage 'evaluate vdm' failed" in capsys.readouterr().err
     run.stand_in.failing = None
     assert run()[0][:2] == ["utils.evaluate", "vdm"] and run.status == 0  # training is not repeated
+
+
+def test_compiling_is_for_training_alone(run):
+    assert [(arguments[0], "--compile" in arguments) for arguments in run("--compile", "--only", "mav")] == [("utils.train", True), ("utils.evaluate", False)]
+    assert [(arguments[0], "--compile" in arguments) for arguments in run("--only", "vdm")] == [("utils.train", False), ("utils.evaluate", False)]

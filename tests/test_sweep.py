@@ -9,9 +9,9 @@ import torch
 from utils import sweep
 from utils.metrics import kernel_distance, kernel_distance_gap, variety
 from utils.model import Model
-from utils.recipes import MNIST_GUIDED
+from utils.recipes import MNIST_GUIDED, VDM_TEXT
 from utils.runtime import generator
-from utils.unet import UNet, randomize
+from utils.unet import UNet, UNetConfig, randomize
 
 
 @pytest.fixture
@@ -48,6 +48,19 @@ def test_guidance(small):
     rows = small.rows()
     assert set(rows) == {"guidance 1", "guidance 3", "guidance 3, rescale 0.7"}
     assert rows["guidance 3"] != rows["guidance 1"] and all(0 <= row["digits"] <= 1 and row["variety"] > 0 for row in rows.values())
+
+
+def test_guidance_of_clips_is_measured_on_validation_digits(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "CLIP_SCALES", (1.0, 3.0))
+    net = UNetConfig(channels=(8, 16), blocks=(1, 1), space=(False, True), time=(False, True), embed_dim=16, head_dim=8, text_width=16)
+    recipe, asked = replace(VDM_TEXT, net=net, sampling_steps=1), []
+    model = Model(recipe, randomize(UNet(net)), {"steps": 1}, device="cpu")
+    sample = model.sample
+    monkeypatch.setattr(model, "sample", lambda captions, **options: (asked.append((tuple(captions), options["guidance_scale"])), sample(captions, **options))[1])
+    sweep.guidance_of_clips(model, 8, 0, tmp_path / "sweep.json")
+    result = json.loads((tmp_path / "sweep.json").read_text())
+    assert result["split"] == "validation" and list(result["rows"]) == ["guidance 1", "guidance 3"] and all("pairs_low" in row and row["rmse"] > 0 for row in result["rows"].values())
+    assert [scale for _, scale in asked] == [1.0, 3.0] and asked[0][0] == asked[1][0] and all("moving" in text for text in asked[0][0])
 
 
 def test_bootstrap_of_paired_kernel_distances():

@@ -160,6 +160,20 @@ def test_an_existing_run_is_not_overwritten(tmp_path, capsys):
     assert "damaged" in capsys.readouterr().err and (tmp_path / "run" / "checkpoint.pt").read_bytes() == good[:1000]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_in_the_middle_of_a_checkpoint_waits_until_it_is_written(tmp_path, monkeypatch, number):
+    save = torch.save
+    monkeypatch.setattr(torch, "save", lambda state, file: (signal.raise_signal(number), save(state, file)))
+    before = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            trainer().save(tmp_path / "checkpoint.pt")
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
+    assert read_checkpoint(tmp_path / "checkpoint.pt")["step"] == 0
+
+
 def test_a_run_that_is_asked_to_stop_saves_first_and_two_runs_do_not_share_a_folder(tmp_path, capsys):
     slow = [part if part != "0" else "5" for part in command(tmp_path)]
     slow[slow.index("12")] = "500000"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -32,6 +33,7 @@ from .runtime import ASSETS, device_name, generator, precision_name
 from .tracker import TRUNCATION
 
 RESULTS = ASSETS / "results"
+HEARD = 256  # clips that the hearing of a model is measured on, at most: the same noise on both sides makes them enough
 OWN_TABLES = {"interpolate": "utils.interpolation", "upsample": "utils.super_resolution"}
 
 
@@ -75,13 +77,20 @@ def evaluate_video(model: Model, num: int, seed: int, folder: Path | None = None
     """The rows of `metrics.evaluate`, named after the model: for prompts with motion under "motion" and, without controls, for prompts of digits alone under "digits";
     of a model that takes no captions, under "unconditional". folder, sample_only: see `kept_clips`; without measuring there are no rows."""
     rows, progress = {}, options.get("progress", False)
-    for kind in ("unconditional",) if model.recipe.captions is None else ("motion", "digits"):
+    for kind in _kinds(model):
         prompts = None if model.recipe.captions is None else replace(model.recipe, captions=kind).dataset("test", 2 * seed + 3).sample(num).captions
-        path = None if folder is None else folder / f"{model.name}-{kind}.npz"
-        clips = kept_clips(path, model, prompts, num, seed, **options)
+        clips = kept_clips(None if folder is None else _path(folder, model, kind), model, prompts, num, seed, **options)
         if not sample_only:
             rows[kind] = _named(model.name, evaluate(clips, prompts, seed=seed, controls=kind != "digits", progress=progress))
     return rows
+
+
+def _kinds(model: Model) -> tuple[str, ...]:
+    return ("unconditional",) if model.recipe.captions is None else ("motion", "digits")
+
+
+def _path(folder: Path, model: Model, kind: str) -> Path:
+    return folder / f"{model.name}-{kind}.npz"
 
 
 def kept_clips(path: Path | None, model: Model, prompts: list[str] | None, num: int, seed: int, **options) -> torch.Tensor:
@@ -99,7 +108,9 @@ def kept_clips(path: Path | None, model: Model, prompts: list[str] | None, num: 
     made |= {"device": device_name(model.device), "precision": precision_name(model.dtype)}
     levels = (255 * clips).round().to(torch.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, videos=levels.numpy(), made=json.dumps(made), **({} if prompts is None else {"captions": prompts}))
+    temporary = path.with_suffix(".partial.npz")
+    np.savez_compressed(temporary, videos=levels.numpy(), made=json.dumps(made), **({} if prompts is None else {"captions": prompts}))
+    os.replace(temporary, path)
     return levels.float() / 255
 
 
@@ -224,8 +235,8 @@ def evaluate_model(model: Model, num: int, seed: int = 0, folder: Path | None = 
     else:
         rows = (evaluate_image if r.sample_shape[-1] == MNIST_SIZE else evaluate_frames)(model, num, seed, **options)
     in_training = model.kind == "video" and r.captions is not None and r.null_probability < 1  # clips had captions
-    heard = {"hearing": hearing(model, num, seed)} if in_training and not sample_only else {}
-    sampled_on = {} if folder is None else {key: value for key, value in _made(next(folder.glob(f"{model.name}-*.npz"))).items() if key in ("device", "precision")}
+    heard = {"hearing": hearing(model, min(num, HEARD), seed)} if in_training and not sample_only else {}
+    sampled_on = {} if folder is None else {key: value for key, value in _made(_path(folder, model, _kinds(model)[0])).items() if key in ("device", "precision")}
     return {**circumstances(model, num, seed), **sampled_on, "steps": options.get("steps") or r.sampling_steps, "sampler": r.sampler,
             "guidance_scale": r.guidance_scale if options.get("guidance_scale") is None else options["guidance_scale"],
             "seconds": round(time.monotonic() - start), "rows": rows, **heard}

@@ -9,7 +9,7 @@ import json
 import re
 
 from .cost import T4_SUSTAINED
-from .pretrained import total_flops
+from .pretrained import runs, total_flops
 from .recipes import MNIST_SIZE, RECIPES
 from .runtime import ASSETS, ROOT
 from .samplers import SAMPLERS
@@ -65,6 +65,15 @@ def _paper(name: str) -> str:
     return next(paper for start, paper in PAPERS.items() if name.startswith(start))
 
 
+def _devices(trained: dict) -> str:
+    """The kinds of hardware that weights were trained on, the one that did most first."""
+    flops: dict[str, float] = {}
+    for run, spent in runs(trained).items():
+        device = json.loads(run)["device"].split(",")[0]
+        flops[device] = flops.get(device, 0) + spent
+    return " and ".join(sorted(flops, key=lambda device: -flops[device]))
+
+
 def _in_short(result: dict) -> str:
     """What a model reaches, each number beside its floor and what a control or the plain way reaches."""
     model, rows = result["model"], result["rows"]
@@ -91,7 +100,7 @@ def summary_table() -> str:
         t, shape, flops = result["trained"], recipe.sample_shape, total_flops(result["trained"])
         size = (f"{shape[1]} frames of " if shape[1] > 1 else "") + f"{shape[2]}×{shape[3]}"
         captions = "no captions" if recipe.captions is None else "captions" if recipe.null_probability < 1 else "clips without captions"
-        lines.append(f"| {t['date']} | `{name}` | {_paper(name)} | {size}, {captions}; {sum(p.numel() for p in UNet(recipe.net).parameters()) / 1e6:.2f}M parameters; {flops:.1e} FLOPs on {t['device'].split(',')[0]} "
+        lines.append(f"| {t['date']} | `{name}` | {_paper(name)} | {size}, {captions}; {sum(p.numel() for p in UNet(recipe.net).parameters()) / 1e6:.2f}M parameters; {flops:.1e} FLOPs on {_devices(t)} "
                      f"(on a T4 {max(1, round(flops / T4_SUSTAINED / 60))} min, estimate) | {_in_short(result)} | n = {result['n']}, {result['steps']} steps: [all rows](assets/results/README.md#{name}) |")
     return "\n".join(lines)
 
@@ -148,6 +157,13 @@ def guidance_table() -> str:
     result = json.loads((RESULTS / "mnist-guided-guidance.json").read_text())
     return "\n".join([f"| `mnist-guided`, n = {result['n']} | read as asked | variety (real digits = 1) | kernel distance |", "|---|---|---|---|"]
                      + [f"| {name} | {percent(row, 'digits')} | {row['variety']:.2f} | {row['kernel_distance']:.3f} |" for name, row in result["rows"].items()])
+
+
+def clip_guidance_table() -> str:
+    """What the judge reads off clips of vdm-text against the guidance scale, as Markdown."""
+    result = json.loads((RESULTS / "vdm-text-guidance.json").read_text())
+    return "\n".join([f"| `{result['model']}`, n = {result['n']}, {result['split']} digits, {result['device']} | both digits | one of them twice | pairs with their direction | off the best path, pixels | identity |", "|---|---|---|---|---|---|"]
+                     + [f"| {name} | {percent(row, 'digits')} | {percent(row, 'twice')} | {percent(row, 'pairs')} | {row['rmse']:.2f} | {row['identity']:.1%} |" for name, row in result["rows"].items()])
 
 
 def shapes_table() -> str:
@@ -269,7 +285,7 @@ def _times(ratio: float, word: str) -> str:
     return "" if ratio == 1 else f", {ratio:.0f}× {word}"
 
 
-TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table,
+TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "clip-guidance": clip_guidance_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table,
           "joint": joint_table, "extension": extension_table, "inflation": inflation_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
 
 

@@ -1,6 +1,6 @@
 """Everything that is shipped, made anew with one command: weights, then every number that is printed.
 
-    python -m utils.train --all [--budget t4-long] [--amp fp16] [--num 2048] [--minutes 9] [--only vdm-text]
+    python -m utils.train --all [--budget t4-long] [--amp fp16] [--compile] [--num 2048] [--minutes 9] [--only vdm-text]
 
 Stages that are finished are marked in --out and left out the next time, and training goes on from its checkpoint: so the same command, again and again,
 gets through on a machine that is lent for minutes. The judge and the classifier, by which models are measured, stay as they are.
@@ -33,17 +33,18 @@ class Stage:
     proofs: list[Path] = field(default_factory=list)
 
 
-def stages(budget: str, amp: str, num: int, out: Path) -> dict[str, Stage]:
+def stages(budget: str, amp: str, num: int, out: Path, compiled: bool = False) -> dict[str, Stage]:
     """Each stage by its name, in an order in which what is needed comes first."""
     found = {}
     for name in sorted(RECIPES, key=lambda name: (RECIPES[name].initial is not None, RECIPES[name].kind != "video")):  # the dearest first, but nothing before what it starts from
         kind, shared = RECIPES[name].kind, ["--amp", amp]
-        found[f"train {name}"] = Stage(["utils.train", name, "--budget", budget, "--out", str(out / name), "--resume", "--publish", "--record", *shared], [out / name / f"{name}.pt"])
+        found[f"train {name}"] = Stage(["utils.train", name, "--budget", budget, "--out", str(out / name), "--resume", "--publish", "--record", *shared, *(["--compile"] if compiled else [])], [out / name / f"{name}.pt"])
         found[f"evaluate {name}"] = Stage([OWN_TABLES[kind], name, "--num", str(max(2, num // 8)), *shared] if kind in OWN_TABLES else ["utils.evaluate", name, "--num", str(num), *shared])
     for name in (name for name, recipe in RECIPES.items() if recipe.sample_shape[-1] == MNIST_SIZE):
         found[f"steps {name}"] = Stage(["utils.sweep", "steps", name, "--num", str(num)])
         if RECIPES[name].captions:
             found[f"guidance {name}"] = Stage(["utils.sweep", "guidance", name, "--num", str(num)])
+    found["guidance vdm-text"] = Stage(["utils.sweep", "guidance", "vdm-text", "--num", str(max(2, num // 8)), "--amp", amp])
     found["extension"] = Stage(["utils.extension", "vdm-text", "--num", str(max(2, num // 4)), "--amp", amp])
     for table, sizes in COMPARISONS.items():
         folder = out / table
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m utils.train --all", description="Train and measure everything that is shipped.")
     parser.add_argument("--budget", default="t4-long", choices=BUDGETS)
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"))
+    parser.add_argument("--compile", action="store_true", help="compile the networks in training (not on a T4)")
     parser.add_argument("--num", type=int, default=2048, help="samples behind each number")
     parser.add_argument("--minutes", type=float, help="start nothing after so many minutes, and let training stop there with a checkpoint")
     parser.add_argument("--only", nargs="*", help="stages, or names of models")
@@ -66,7 +68,7 @@ def main(argv: list[str]) -> int:
     start, done = time.monotonic(), a.out / "done"
     a.out.mkdir(parents=True, exist_ok=True)
     finished = done.read_text().splitlines() if done.exists() else []
-    for name, stage in stages(a.budget, a.amp, a.num, a.out.resolve()).items():
+    for name, stage in stages(a.budget, a.amp, a.num, a.out.resolve(), a.compile).items():
         if name in finished or a.only and name not in a.only and name.split()[-1] not in a.only:
             continue
         left = None if a.minutes is None else a.minutes - (time.monotonic() - start) / 60

@@ -64,6 +64,12 @@ def amp_dtype(device: torch.device, amp: str = "auto") -> torch.dtype | None:
     return None
 
 
+def check_compiles(device: torch.device) -> None:
+    """ValueError where `torch.compile` cannot work: its kernels are written in Triton, which has left GPUs below compute capability 8.0 behind."""
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        raise ValueError("torch.compile needs Triton, which supports GPUs of compute capability 8.0 and above (a T4 has 7.5): train without it.")
+
+
 def _cpu_multiplies_bfloat16() -> bool:
     cpuinfo = Path("/proc/cpuinfo")
     return cpuinfo.exists() and "avx512_bf16" in cpuinfo.read_text()

@@ -1,9 +1,10 @@
-"""The curves of lessons 02 and 03: quality against denoising steps for each sampler, and against the guidance scale.
+"""The curves of lessons 02 and 03: quality against denoising steps for each sampler, and against the guidance scale; and the latter of clips, by which a video model's scale is chosen.
 
     python -m utils.sweep steps mnist-guided        # assets/results/mnist-guided-steps.json
     python -m utils.sweep guidance mnist-guided     # assets/results/mnist-guided-guidance.json
+    python -m utils.sweep guidance vdm-text         # assets/results/vdm-text-guidance.json: of validation digits
 
-Every row is measured on the same seeds and the same labels, so rows can be compared pair by pair; real digits and noise stand beside them.
+Every row is measured on the same seeds and the same labels or captions, so rows can be compared pair by pair; real digits and noise stand beside those of images.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import torch
 
 from .data import MNIST, Batch
 from .evaluate import RESULTS, ResultRows
-from .metrics import digit_features, kernel_distance, kernel_distance_gap, named, variety
+from .metrics import digit_features, kernel_distance, kernel_distance_gap, motion, named, obeyed, read, variety
 from .model import Model
 from .pretrained import load_pretrained
+from .recipes import MNIST_SIZE
 from .runtime import generator
 from .samplers import SAMPLERS
 
 STEPS = {"ddim": (4, 8, 16, 32, 64, 128, 256, 1000), "dpm++": (4, 8, 16, 32, 64, 128), "ancestral": (4, 8, 16, 32, 64, 128, 256, 1000)}
 FEW, MANY = 32, 1000  # the two numbers of steps that are compared pair by pair
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+CLIP_SCALES = (1.0, 1.5, 2.0, 3.0)
 
 
 class Sweep(ResultRows):
@@ -96,8 +99,17 @@ def guidance(sweep: Sweep) -> None:
         sweep.write(name, {"guidance_scale": scale, "rescale": rescale, **sweep.measure(images), "seconds": round(seconds, 1)})
 
 
+def guidance_of_clips(model: Model, num: int, seed: int, path: Path, kind: str = "motion") -> None:
+    """A row for each of CLIP_SCALES: what the judge reads off clips for `num` captions of this kind of validation digits. To choose a scale by: numbers to be told are of test digits (`evaluate`)."""
+    table = ResultRows(path, model, num, seed, split="validation", captions=kind)
+    captions = replace(model.recipe, captions=kind).dataset("validation", 77 + seed).sample(num).captions
+    for scale in CLIP_SCALES:
+        reading = read(model.sample(captions, seed=5 + seed, guidance_scale=scale, progress=True))
+        table.write(f"guidance {scale:g}", {"guidance_scale": scale, **{key: round(value, 4) for key, value in {**obeyed(reading, captions), **motion(reading)}.items()}})
+
+
 def main() -> None:
-    """Measure one of the two curves for a shipped image model."""
+    """Measure one of the two curves for a shipped image model, or the second for a video model."""
     parser = argparse.ArgumentParser(prog="python -m utils.sweep", description="Quality against denoising steps, or against the guidance scale.")
     parser.add_argument("what", choices=("steps", "guidance"))
     parser.add_argument("model", nargs="?", default="mnist-guided")
@@ -108,9 +120,13 @@ def main() -> None:
     parser.add_argument("--device")
     a = parser.parse_args()
     model = load_pretrained(a.model, a.device, amp=a.amp)
-    if model.kind != "image" or a.what == "guidance" and model.recipe.captions is None:
-        parser.error(f"{a.model} is not an image model{' with captions' if a.what == 'guidance' else ''}")
-    sweep = Sweep(model, a.num, a.seed, RESULTS / f"{a.model}-{a.what}.json")
+    path = RESULTS / f"{a.model}-{a.what}.json"
+    if model.kind == "video" and a.what == "guidance" and model.recipe.captions:
+        guidance_of_clips(model, a.num, a.seed, path, "motion" if model.recipe.null_probability < 1 else "digits")
+        return
+    if model.recipe.sample_shape[-1] != MNIST_SIZE or a.what == "guidance" and model.recipe.captions is None:
+        parser.error(f"{a.model} is not an image model of single digits{', or a video model, with captions' if a.what == 'guidance' else ''}")
+    sweep = Sweep(model, a.num, a.seed, path)
     sweep.controls()
     if a.what == "steps":
         steps(sweep, a.samplers)

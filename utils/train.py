@@ -20,6 +20,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ from .model import MAX_AUGMENTATION, Model
 from .pretrained import CHECKPOINTS, load_initial, load_pretrained, provenance, runs, save_weights, shipped_flops, total_flops
 from .processes import ALONE, Processes, join, telling_of_lost_processes
 from .recipes import MNIST_SIZE, RECIPES, Budget, Practice, Recipe, recipe as get_recipe
-from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, generator, pick_device, precision_name
+from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, check_compiles, generator, pick_device, precision_name
 from .unet import UNet, freeze, inflate, new_over_time
 from .video_folder import VideoFolder
 
@@ -160,8 +161,7 @@ class Trainer:
         self.net.to(self.device).train()
         self.ema = EMA(self.net, recipe.ema_decay)
         if compiled:
-            if self.device.type == "cuda" and torch.cuda.get_device_capability(self.device) < (8, 0):
-                raise ValueError("torch.compile needs Triton, which supports GPUs of compute capability 8.0 and above (a T4 has 7.5): train without it.")
+            check_compiles(self.device)
             self.net.compile(dynamic=False)
         self.optimizer = torch.optim.Adam([p for p in self.net.parameters() if p.requires_grad], lr=recipe.learning_rate, betas=(0.9, 0.99))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
@@ -343,11 +343,12 @@ class Trainer:
         temporary = path.with_name(path.name + ".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with open(temporary, "wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+            with interrupts_wait():
+                with open(temporary, "wb") as file:
+                    torch.save(state, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
         except (OSError, RuntimeError) as error:
             with contextlib.suppress(OSError):  # nothing to tidy up where nothing could be written
                 temporary.unlink()
@@ -491,6 +492,23 @@ def stopping_between_steps() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """While it is open, Ctrl-C and SIGTERM wait: in the middle of `torch.save` they would come out as an error about the file. For the main thread; others are not interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        signal.raise_signal(asked[0])
 
 
 def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, checkpoint_seconds: float, hear: int | None) -> bool:
