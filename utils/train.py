@@ -578,4 +578,9 @@ def _export(trainer: Trainer, out: Path, publish: bool, record: str | None) -> N
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster that takes the machine back: save first, as for Ctrl-C
-    sys.exit(main())
+    status = main()
+    if "WORLD_SIZE" in os.environ:  # of several: threads of the backend, torn down with Python, now and then abort a process that is done
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
