@@ -3,7 +3,7 @@
     python tests/benchmark_training_steps.py [--amp fp16] [--publish]
 
 The shipped weights of `vdm-text` train on, every time on the same batches, one configuration after the other; printed are medians. Compiling takes a minute or two.
---publish writes assets/results/training-steps-NAME.json, NAME of the GPU; alone: nothing else ran on the machine, say so with --alone.
+--publish writes assets/results/training-steps-NAME.json, NAME of the GPU; with --alone the file says that nothing else ran on the machine.
 """
 
 import argparse
