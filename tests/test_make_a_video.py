@@ -1,5 +1,6 @@
 """Pseudo-3D layers, inflation, frame rates, interpolation, super-resolution and the pipeline. Probes run on trained or randomised weights, and each has a twin that is broken on purpose."""
 
+import copy
 import math
 from dataclasses import replace
 
@@ -129,12 +130,41 @@ def test_an_inflated_network_starts_as_the_trained_image_network_on_every_frame(
     assert start_error(net, image_net) > 1e-2
 
 
+def test_a_wider_network_starts_as_the_narrower_one_and_its_copies_part():
+    """Net2Net (arXiv 1511.05641): several times the channels at levels without attention, the same function, and gradients that differ between the copies of a channel."""
+    narrow = replace(NET, channels=(8, 16), space=(False, True), time=(False, True))
+    wide = replace(narrow, channels=(24, 16), space=(True, True), time=(True, True))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        before = randomize(UNet(narrow)).double()
+        net = inflate(UNet(wide).double(), before)
+    z, log_snr, fps = torch.randn(2, 1, 4, 8, 8, generator=generator(8), dtype=F64), torch.tensor([-2.0, 3.0], dtype=F64), torch.tensor([6.0, 30.0], dtype=F64)
+    cond = before.encode(tokenize(["3 and 7", "4 moving up"]))
+    expected, output = before(z, log_snr, cond, fps=fps), net(z, log_snr, cond, fps=fps)
+    assert expected.std() > 0.1 and (output - expected).abs().max() <= 1e-10
+    output.square().mean().backward()
+    copies = net.down[0]["stages"][0].residual.conv1
+    for parameter in (copies.weight, copies.bias, copies.time.weight):
+        values, gradients = (rearrange(tensor, "(c copies) ... -> copies c ...", copies=3) for tensor in (parameter, parameter.grad))
+        assert (gradients[0] - gradients[1]).abs().mean() > 0.1 * gradients.abs().mean()  # equal for copies that are read with equal weights
+    assert (values[0].sum(1) - values[1].sum(1)).abs().max() < 1e-12  # what each reads from all copies together is the same
+    alike = copy.deepcopy(net)  # the twin whose copies are read in full and not in shares
+    with torch.no_grad():
+        alike.down[0]["stages"][0].residual.conv2.weight.mul_(3)
+    assert (alike(z, log_snr, cond, fps=fps) - expected).abs().max() > 1e-3
+    for unfit in (replace(narrow, channels=(12, 16)), replace(wide, channels=(8, 32)), replace(wide, channels=(16, 16))):  # no multiple; attention; a residual without its convolution
+        with pytest.raises(ValueError, match="missing or have another shape"):
+            inflate(UNet(unfit), before.float())
+    with pytest.raises(ValueError, match="norm1.weight"):  # four groups would become eight
+        inflate(UNet(wide), UNet(replace(narrow, channels=(4, 16))))
+
+
 def test_every_new_parameter_is_named_and_no_other(image_net):
     net = UNet(MAV_INTERPOLATE.net)
     assert new_over_time(net) == {name for name, _ in net.named_parameters()} - {name for name, _ in image_net.named_parameters()}
     assert new_over_time(image_net) == set()
     with pytest.raises(ValueError, match="parameters are missing or have another shape, first"):
-        inflate(UNet(replace(MAV.net, channels=(16, 32, 64, 128))), image_net)
+        inflate(UNet(replace(MAV.net, channels=(*MAV.net.channels[:2], 64, 128))), image_net)
 
 
 def test_after_fine_tuning_an_image_still_gives_the_image_networks_output(image_net):

@@ -17,11 +17,11 @@ from utils.captions import tokenize
 from utils.cost import measure
 from utils.data import MNIST, DataError
 from utils.hearing import keep
-from utils.pretrained import CHECKPOINTS, load_pretrained, shipped_flops, total_flops
+from utils.pretrained import CHECKPOINTS, load_initial, load_pretrained, save_weights, shipped_flops, total_flops
 from utils.recipes import MNIST_DDPM, RECIPES, VDM_TEXT, Budget, Curriculum, Practice, recipe
 from utils.runtime import amp_dtype
 from utils.train import EMA, PATIENCE, CheckpointError, Trainer, TrainingError, loss_band, main, read_checkpoint
-from utils.unet import UNetConfig
+from utils.unet import UNet, UNetConfig, randomize
 
 KILLS = int(os.environ.get("KILLS", "3"))  # KILLS=20 pytest tests/test_train.py -k killed
 TINY = replace(MNIST_DDPM, net=UNetConfig(channels=(8, 16), blocks=(1, 1), space=(False, False), time=(False, False), embed_dim=16, head_dim=8))
@@ -374,6 +374,22 @@ def test_loss_band():
     assert loss_band([0.7], points=10) == [[0.5, 0.7, 0.7, 0.7]]
     (step, mean, low, high), = loss_band([1.0, 2.0, 3.0, 4.0, 5.0])
     assert (step, mean) == (2.5, 3.0) and high - mean == mean - low == pytest.approx(2 * 2.5**0.5, abs=1e-4)
+
+
+def test_a_run_may_start_from_a_smaller_network(tmp_path):
+    """`--initial FILE`: widths and places of attention are read off the weights; the network does what it did, and its provenance says from what it has grown."""
+    space, time = (False, False, False, True), VDM_TEXT.net.time
+    narrow = replace(VDM_TEXT, net=replace(VDM_TEXT.net, channels=(8, 16, *VDM_TEXT.net.channels[2:]), space=space, time=time))
+    net = randomize(UNet(narrow.net))
+    save_weights(tmp_path / "narrow.pt", narrow, net, {"recipe": "vdm-text", "flops": 5.0})
+    initial = load_initial(str(tmp_path / "narrow.pt"))
+    started = Trainer(VDM_TEXT, Budget(4, 2), device="cpu", amp="off", initial=initial)
+    z, log_snr = torch.randn(1, 1, 4, 16, 16, generator=torch.Generator().manual_seed(0)), torch.zeros(1)
+    with torch.no_grad():
+        expected = initial.net(z, log_snr)
+        assert expected.std() > 0.05 and (started.net(z, log_snr) - expected).abs().max() < 1e-4
+    assert started.provenance()["grown_from"] == {"channels": [8, 16, 96, 128], "space": list(space), "time": list(time)} and total_flops(started.provenance()) == 5
+    assert "grown_from" not in Trainer(VDM_TEXT, Budget(4, 2), device="cpu", amp="off", initial=started.model()).provenance()
 
 
 def test_a_run_may_start_from_a_shipped_model(tmp_path, capsys):

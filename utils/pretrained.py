@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -45,7 +46,7 @@ def load_pretrained(name: str, device: str | torch.device | None = None, path: P
 
 
 def load_initial(what: str) -> Model:
-    """Weights to start training from, on the CPU: the shipped model of that name, or a file of weights (.pt) that a run has written.
+    """Weights to start training from, on the CPU: the shipped model of that name, or a file of weights (.pt) that a run has written, also of a network with other channels, or attention at other levels.
 
     Raises ValueError for an unknown name, WeightsError for weights that are missing, damaged or of another network."""
     if not what.endswith(".pt"):
@@ -56,7 +57,18 @@ def load_initial(what: str) -> Model:
         raise WeightsError(f"{what} cannot be read ({type(error).__name__}): give a shipped model's name, or weights that a run has written, such as runs/vdm-text/vdm-text.pt.") from error
     if not isinstance(saved, dict) or saved.get("format") != FORMAT:
         raise WeightsError(f"{what} does not hold weights: take the file that is named after its recipe, not the checkpoint.")
-    return load_pretrained(saved["name"], "cpu", Path(what), any_frozen=True)
+    recipe = get_recipe(saved["name"])
+    recipe = replace(recipe, net=replace(recipe.net, **_shape(saved["weights"])))
+    return Model(recipe, *load_weights(Path(what), recipe, any_frozen=True), "cpu")
+
+
+def _shape(weights: dict[str, torch.Tensor]) -> dict[str, tuple]:
+    """The widths of the levels of a network with these weights, and where it has attention; nothing, where they are of layers over time alone."""
+    stages = [f"down.{level}.stages.0" for level in range(8) if f"down.{level}.stages.0.residual.conv2.weight" in weights]
+    if not stages:
+        return {}
+    return {"channels": tuple(len(weights[f"{stage}.residual.conv2.weight"]) for stage in stages),
+            **{kind: tuple(f"{stage}.{kind}.qkv.weight" in weights for stage in stages) for kind in ("space", "time")}}
 
 
 def load_weights(path: Path, recipe: Recipe, any_frozen: bool = False) -> tuple[UNet, dict]:
@@ -70,7 +82,7 @@ def load_weights(path: Path, recipe: Recipe, any_frozen: bool = False) -> tuple[
     if not isinstance(saved, dict) or saved.get("format") != FORMAT or saved.get("name") != recipe.name:
         raise WeightsError(f"{path.name} does not hold weights of {recipe.name}. {mend}")
     net, weights = UNet(recipe.net), {key: tensor.float() for key, tensor in saved["weights"].items()}
-    if recipe.frozen is not None:
+    if recipe.frozen is not None and not net.state_dict().keys() <= weights.keys():
         base = load_pretrained(recipe.frozen, "cpu").net
         if saved.get("frozen") != _digest(base) and not any_frozen:
             raise WeightsError(f"{path.name} was trained on other weights of {recipe.frozen} than those that are shipped. {mend}")

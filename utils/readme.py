@@ -50,8 +50,9 @@ def _started_from(trained: dict) -> str:
     said = ""
     for key, words in (("initial", "from"), ("frozen", "on")):
         if (origin := trained.get(key)) is not None:
-            anew = " without its text encoder" if key == "initial" and trained.get("fresh_text") else ""
-            said += f", {words} weights of `{origin['recipe']}`{anew} ({origin['steps']:,} steps, {origin['flops']:.2g} FLOPs, {origin['device']}){_started_from(origin)}"
+            changed = [" without its text encoder"] if key == "initial" and trained.get("fresh_text") else []
+            changed += [f" as a smaller network, {'-'.join(map(str, trained['grown_from']['channels']))}"] if key == "initial" and "grown_from" in trained else []
+            said += f", {words} weights of `{origin['recipe']}`{''.join(changed)} ({origin['steps']:,} steps, {origin['flops']:.2g} FLOPs, {origin['device']}){_started_from(origin)}"
     return said
 
 

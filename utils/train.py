@@ -117,7 +117,7 @@ class Trainer:
 
     budget: length of the run, over which the learning rate decays, and samples a step. device, amp: see `runtime`. seed: of
     everything. initial: a trained model to start from instead of the recipe's `initial`, or the seed's weights; it has every parameter of this recipe's network but layers over time
-    and new inputs (those that it has beyond are left out), else ValueError. Weights of the recipe's `frozen` model stay as they are shipped.
+    and new inputs (those that it has beyond are left out), of as many channels or so many times fewer (`unet.inflate`), else ValueError. Weights of the recipe's `frozen` model stay as they are shipped.
     clips: a `VideoFolder` to learn from, made for a number of frames, in place of the recipe's data. processes: this one's place among several that train together. parts: gradients of so many
     parts of a batch are added up before a step, so that a batch may be larger than memory. recompute: save memory, for about a third more time (`UNet.recompute`).
     fresh_text: the text encoder starts from the seed and not from `initial`: one that has learnt to look at digits alone hardly learns to hear another word.
@@ -137,7 +137,7 @@ class Trainer:
             torch.manual_seed(seed)
             self.net = UNet(recipe.net)
         self.net.recompute = recompute
-        self.origin = self.base = None
+        self.origin = self.base = self.grown_from = None
         if initial is None and recipe.initial is not None:
             initial = load_pretrained(recipe.initial, "cpu")
         if fresh_text and (initial is None or self.net.text is None or recipe.frozen is not None):
@@ -145,6 +145,8 @@ class Trainer:
         self.fresh_text = fresh_text
         if initial is not None:
             from_seed = copy.deepcopy(self.net.text)
+            if any(wide != narrow for wide, narrow in zip(recipe.net.channels, initial.net.config.channels)):
+                self.grown_from = {key: getattr(initial.net.config, key) for key in ("channels", "space", "time")}
             self.origin = {**initial.provenance, "recipe": initial.name}
             try:
                 inflate(self.net, initial.net)
@@ -325,6 +327,8 @@ class Trainer:
             this_run["device"] = f"{self.processes.size} x {this_run['device']}"
         if self.fresh_text:
             this_run["fresh_text"] = True
+        if self.grown_from is not None:
+            this_run["grown_from"] = {key: list(levels) for key, levels in self.grown_from.items()}
         return this_run | ({} if self.origin is None else {"initial": self.origin}) | ({} if self.base is None else {"frozen": self.base})
 
     def fingerprint(self) -> str:

@@ -206,14 +206,34 @@ def new_over_time(net: UNet) -> set[str]:
 def inflate(net: UNet, initial: UNet) -> UNet:
     """Take every weight of `initial`, say an image network, that `net`, say a video network, has: so that at the start it does to each frame what `initial` does.
 
-    What `net` has beyond it must be layers over time or inputs that start as the identity (*Make-A-Video*, section 3.2). Raises ValueError for networks that do not fit.
+    What `net` has beyond it must be layers or inputs that start as the identity, as those over time do (*Make-A-Video*, section 3.2) and all attention, or, at levels where `initial`
+    has no attention, a multiple of the channels (see `_widened`). Raises ValueError for networks that do not fit.
     """
-    own, given = net.state_dict(), initial.state_dict()
-    unfit = [name for name, tensor in own.items() if name not in given and name not in new_over_time(net) or name in given and given[name].shape != tensor.shape]
+    own, given, g = net.state_dict(), initial.state_dict(), torch.Generator().manual_seed(0)
+    groups, were = ({name: module.num_groups for name, module in unet.named_modules() if isinstance(module, nn.GroupNorm)} for unet in (net, initial))
+    new = new_over_time(net) | {name for name in own if ".space." in name}
+    unfit = [name for name, tensor in own.items() if name not in given and name not in new or groups.get(module := name.rpartition(".")[0]) != were.get(module, groups.get(module))
+             or name in given and given[name].shape != tensor.shape and (".qkv." in name or not _multiple(tensor.shape, given[name].shape))]
+    unfit += [name for name in given if ".skip." in name and name not in own]  # a residual branch that would bypass it
     if unfit:
         raise ValueError(f"{len(unfit)} of {len(own)} parameters are missing or have another shape, first {unfit[0]}.")
-    net.load_state_dict({name: given.get(name, tensor) for name, tensor in own.items()})
+    net.load_state_dict({name: _widened(given[name], tensor.shape, g) if name in given else tensor for name, tensor in own.items()})
     return net
+
+
+def _multiple(wide: torch.Size, narrow: torch.Size) -> bool:
+    return len(wide) == len(narrow) and wide[2:] == narrow[2:] and all(more % few == 0 for more, few in zip(wide, narrow))
+
+
+def _widened(weight: torch.Tensor, shape: torch.Size, g: torch.Generator) -> torch.Tensor:
+    """The weight (out, in, ...), or the bias (out,), of a layer with several times the channels: each becomes so many equal ones, side by side and hence in the same group of a
+    normalization, and what is read from one is shared out among its copies at random, or they would stay equal; the network does what it did (Net2Net, arXiv 1511.05641)."""
+    out, copies = shape[0] // weight.shape[0], shape[1] // weight.shape[1] if weight.dim() > 1 else 1
+    weight = weight.repeat_interleave(out, dim=0)
+    if copies == 1:
+        return weight
+    shares = torch.randn(*weight.shape[:2], copies, *weight.shape[2:], generator=g).to(weight) * weight.std() / (2 * copies**0.5)
+    return (weight[:, :, None] / copies + shares - shares.mean(dim=2, keepdim=True)).flatten(1, 2)
 
 
 def freeze(net: UNet, trained: set[str]) -> UNet:
