@@ -95,7 +95,7 @@ from utils.runtime import ASSETS, amp_dtype, autocast, budget, device_name, gene
 from utils.samplers import guided_denoiser, sample_loop
 from utils.schedule import CosineSchedule, FlowSchedule
 from utils.train import PATIENCE, Trainer, TrainingError, read_checkpoint
-from utils.unet import UNet, UNetConfig, randomize
+from utils.unet import UNet, UNetConfig, inflate, randomize
 from utils.video_folder import VideoFolder
 
 # %%
@@ -784,6 +784,69 @@ def network_cost(recompute):
 (keeping, g), (computing, g_again) = network_cost(False), network_cost(True)
 print(f"kept {computing.saved_bytes / keeping.saved_bytes:.0%} of the bytes, {computing.flops / keeping.flops - 1:+.0%} FLOPs, gradients apart by {apart(g_again, g):.1e}")
 assert computing.saved_bytes < 0.5 * keeping.saved_bytes and apart(g_again, g) < 1e-4
+
+# %% [markdown]
+# ### A larger network, from a smaller one
+# What would you do with the memory? Train a larger network, say. It need not start from nothing: **Net2Net** (Chen, Goodfellow, Shlens 2016, arXiv 1511.05641) gives every channel a twin with the same weights. Whoever read the channel now reads both, and the two weights add up to the old one. The function is the same, and there is more to learn with. **Predict:** what is wrong with two equal halves?
+
+# %%
+# NBVAL_CHECK_OUTPUT
+seeded = generator(3)
+narrow = randomize(nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.SiLU(), nn.Conv2d(4, 1, 3, padding=1))).double()
+
+
+def twins(share):
+    """`narrow` with 8 channels in place of 4: of a weight w, one twin is read with share * w, the other with the rest."""
+    wide = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 1, 3, padding=1)).double()
+    with torch.no_grad():
+        for mine, theirs in ((wide[0].weight, narrow[0].weight), (wide[0].bias, narrow[0].bias)):
+            mine.copy_(theirs.repeat_interleave(2, dim=0))
+        wide[2].weight.copy_(torch.stack([share * narrow[2].weight, (1 - share) * narrow[2].weight], dim=2).flatten(1, 2))
+        wide[2].bias.copy_(narrow[2].bias)
+    return wide
+
+
+picture = torch.randn(2, 1, 8, 8, generator=seeded, dtype=F64)
+for name, share in (("equal halves", 0.5), ("random shares", torch.rand(narrow[2].weight.shape, generator=seeded, dtype=F64))):
+    wide = twins(share)
+    same = bool((wide(picture) - narrow(picture)).abs().max() < 1e-12)
+    wide(picture).square().mean().backward()
+    first, second = wide[0].weight.grad.view(4, 2, -1).unbind(1)               # of twins
+    print(f"{name}: the same function: {same}; twins get the same gradient: {torch.allclose(first, second)}")
+
+# %% [markdown]
+# Equal twins that are read equally get equal gradients: they stay twins for ever, and the network is no larger than it was. Random shares part them. `utils.unet.inflate` does that for a whole U-Net, at levels without attention (whose heads would mix twins up), and adds attention that starts as the identity. `vdm-text` with twice the channels at 32 and 16 pixels, and attention at 16 pixels too:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+fine = (False, True, True, True)
+small = load_pretrained("vdm-text", "cpu").net.double()
+large = inflate(UNet(replace(text.net, channels=(32, 64, 96, 128), space=fine, time=fine)).double(), small)
+noisy = torch.randn(1, 1, 4, 32, 32, generator=seeded, dtype=F64)
+with torch.no_grad():
+    print("starts as the smaller one:", bool((large(noisy, torch.zeros(1)) - small(noisy, torch.zeros(1))).abs().max() < 1e-10))
+print("parameters:", *(sum(p.numel() for p in net.parameters()) for net in (small, large)))
+
+# %% [markdown]
+# Does it pay? We let both video and image model grow like this and trained them on for some minutes of an H200 (measured once; these weights are not shipped). The image model also from nothing, and `mav`, whose layers over time rest on it:
+
+# %%
+grown = json.loads((ASSETS / "results" / "grown-networks.json").read_text())
+for name, table in grown.items():
+    print(f"{name}, n = {table['n']}, {table['split']} captions")
+    for what, r in table["rows"].items():
+        print(f"  {what:62s}{r['flops']:8.1e} FLOPs   both digits, by guidance: " + "  ".join(f"{scale} {row['digits']:4.0%}" for scale, row in r["guidance"].items()))
+before, after = (r["test"] for r in grown["vdm-text"]["rows"].values())
+print("vdm-text, " + "; ".join(f"{what}, n = {r['n']}, guidance {r['guidance_scale']:g}: both digits {r['digits']:.1%} ({r['digits_low']:.1%} to {r['digits_high']:.1%}), off the path {r['rmse']:.2f} px, "
+                               f"distance {r['kernel_distance']:.3f}" for what, r in (("shipped", before), ("grown", after))))
+
+# %% [markdown]
+# <details><summary>What to see</summary>
+#
+# The image model gains at every scale, and from nothing it passes the shipped one after not much more computing. (Its schedule moved too, from −2 to −1: two changes at once, so this is not width alone.) The video model gains without guidance, and with it hardly more than chance allows. And `mav` on top of the better pictures, trained for three minutes, is no better: it has other layers over time to learn.
+#
+# A larger network pays in the end, and only with the computing that fills it: a clip costs this one 2.2 times as much, so a T4 shows it half as many. That is why the shipped ones are small, and why you can make yours larger without losing what they know: `Trainer(replace(recipe, net=...), budget, initial=load_pretrained(...))`.
+# </details>
 
 # %% [markdown]
 # ## 5. More processes

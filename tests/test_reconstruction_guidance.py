@@ -261,3 +261,42 @@ def test_models_without_captions_and_models_of_images():
     images = Model(MNIST_GUIDED, UNet(MNIST_GUIDED.net), device="cpu")
     with pytest.raises(ValueError, match="makes images"):
         images.extend(torch.rand(1, 1, 1, 28, 28), 16)
+
+
+# From a real clip, noised
+
+
+class GaussianDenoiser(torch.nn.Module):
+    """v of the exact denoiser of numbers with mean 0 and this deviation."""
+
+    def __init__(self, deviation):
+        super().__init__()
+        self.deviation = deviation
+
+    def forward(self, z, log_snr, cond=None):
+        alpha, sigma = (k.to(z).view(-1, 1, 1, 1, 1) for k in alpha_sigma(log_snr))
+        return (alpha - alpha * self.deviation**2 / (alpha**2 * self.deviation**2 + sigma**2)) * z / sigma
+
+
+def test_clips_that_may_lie_under_the_same_noise(model):
+    """Of Gaussian numbers the deterministic sampler maps z to s z / sqrt(alpha^2 s^2 + sigma^2), whose correlation with x is that of z: alpha s / sqrt(alpha^2 s^2 + sigma^2)."""
+    s = 0.2
+    exact = Model(SMALL, GaussianDenoiser(s), device="cpu")
+    x = s * torch.randn(64, 1, 16, 8, 8, generator=generator(11)).clamp(-4, 4)
+    for level in (-2.0, 0.0, 3.0):
+        made = 2 * exact.vary((x + 1) / 2, level, sampler="ddim", steps=1000, seed=3) - 1
+        alpha, sigma = (float(k) for k in alpha_sigma(torch.tensor(level)))
+        correlation = alpha * s / math.sqrt(alpha**2 * s**2 + sigma**2)
+        assert float(torch.corrcoef(torch.stack([x.flatten(), made.flatten()]))[0, 1]) == pytest.approx(correlation, abs=0.02)
+        assert float(made.std()) == pytest.approx(s, rel=0.05)
+    assert (2 * exact.vary((x + 1) / 2, 15.0, sampler="ddim", steps=1000) - 1 - x).abs().max() < 0.01  # hardly any noise: the clip itself
+    low = float(SMALL.schedule.log_snr(1.0))
+    assert (model.vary(clips(), low, steps=4, seed=5) - model.sample(num=2, steps=4, seed=5)).abs().max() < 1e-2  # noise alone: nothing is kept
+    assert (model.vary(clips(), 2.0, steps=4, seed=5) - model.sample(num=2, steps=4, seed=5)).abs().max() > 0.1
+    images = Model(MNIST_GUIDED, randomize(UNet(MNIST_GUIDED.net)), device="cpu")
+    assert images.vary(torch.rand(2, 1, 1, 28, 28, generator=generator(1)), 0.0, ["3", "4"], steps=2).shape == (2, 1, 1, 28, 28)
+    for wrong in (-30.0, 20.0, math.nan):
+        with pytest.raises(ValueError, match="log_snr must be from -20"):
+            model.vary(clips(), wrong)
+    with pytest.raises(ValueError, match="2 clips, but 3 captions"):
+        model.vary(clips(), 0.0, ["3 and 4"] * 3)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from .captions import Caption, digits_of, tokenize
-from .diffusion import augment, to_x
+from .diffusion import augment, q_sample, to_x
 from .keyframes import join, windows
 from .recipes import Recipe
 from .runtime import amp_dtype, autocast, generator, pick_device, progress_file, randn_per_sample
@@ -124,6 +124,22 @@ class Model:
         cond = None if given is None else self.encode(captions, labels)
         denoised = [self._denoised(_samples(rows), frames, _rows(cond, rows), Sampling(**sampling), seed, advance) for rows, advance in self._chunks(num, 1, sampling, progress)]
         return torch.cat(denoised)
+
+    @torch.no_grad()
+    def vary(self, video: torch.Tensor, log_snr: float, captions: Sequence[str] | str | None = None, *, seed: int = 0, progress: bool | tqdm = False, **sampling) -> torch.Tensor:
+        """Other clips, or images, that may lie under the same noise: `video` (N, C, T, H, W) in [0, 1] is noised to `log_snr` and sampled from there (SDEdit, arXiv 2108.01073). The shape of video.
+
+        The lower log_snr, the less is kept: at -20 nothing is. What a model gets wrong of real clips that it is given at one noise level, and right at a higher log-SNR, is decided between the two. steps: of the whole
+        schedule, of which the part that is left is walked. captions (N, or one for all) and further keywords: see `sample`. ValueError for clips and levels that do not fit.
+        """
+        low, high = (float(self.recipe.schedule.log_snr(t)) for t in (1.0, 0.0))
+        if not low <= log_snr < high:
+            raise ValueError(f"log_snr must be from {low:g}, noise, to below {high:g}, data, as in the schedule of {self.name}; got {log_snr:g}.")
+        video = self._checked(video, images=True)
+        cond = self._conditions(captions, len(video))
+        done = [self._denoised(_samples(rows), video.shape[2], _rows(cond, rows), Sampling(**sampling), seed, advance, begun=(2 * video[rows] - 1, log_snr))
+                for rows, advance in self._chunks(len(video), 1, sampling, progress)]
+        return torch.cat(done)
 
     @torch.no_grad()
     def inpaint(self, video: torch.Tensor, mask: torch.Tensor, captions: Sequence[str] | str | None = None, *, method: str | None = None,
@@ -289,8 +305,9 @@ class Model:
 
     def _denoised(self, samples: Sequence[tuple[int, ...]], frames: int, cond: torch.Tensor | None, how: Sampling, seed: int, advance: Callable[[], object],
                   known: Known | None = None, guide: Callable[[Denoiser], Denoiser] | None = None, inputs: dict[str, torch.Tensor] | None = None,
-                  share_noise: bool = False) -> torch.Tensor:
-        """Samples from noise to data in [0, 1], on the CPU. samples: the number of each, and what part of it this is, on which with the seed its noise depends; inputs: of the network."""
+                  share_noise: bool = False, begun: tuple[torch.Tensor, float] | None = None) -> torch.Tensor:
+        """Samples from noise to data in [0, 1], on the CPU. samples: the number of each, and what part of it this is, on which with the seed its noise depends; inputs: of the network;
+        begun: data in [-1, 1] in the shape of the samples, and the log-SNR to which it is noised for a start."""
         generators = [generator(seed, number, 3, *part) for number, *part in samples]
         channels, _, height, width = self.sample_shape
         z = randn_per_sample((channels, 1 if share_noise else frames, height, width), generators).to(self.device).expand(-1, -1, frames, -1, -1)
@@ -299,6 +316,9 @@ class Model:
         denoise = guided_denoiser(partial(self._run, **inputs), cond, scale, self.prediction, how.guidance_rescale)
         schedule = self.recipe.schedule
         log_snrs = schedule.log_snr(schedule.times(how.steps or self.recipe.sampling_steps))
+        if begun is not None:
+            log_snrs = torch.cat([torch.tensor([begun[1]], dtype=log_snrs.dtype), log_snrs[log_snrs > begun[1]]])
+            z = q_sample(begun[0].to(self.device), log_snrs[:1].float().expand(len(z)).to(self.device), z)
         for state in sample_loop(denoise if guide is None else guide(denoise), z, log_snrs, generators, how.sampler or self.recipe.sampler,
                                  how.eta, how.gamma, how.langevin, known=known, share_noise=share_noise):
             advance()
@@ -337,9 +357,9 @@ class Model:
             raise ValueError(f"{num} clips, but {len(captions)} captions.")
         return self.encode(captions)
 
-    def _checked(self, video: torch.Tensor, size: tuple[int, int] | None = None) -> torch.Tensor:
-        """A clip or more as float32 on the CPU; ValueError for a model of images, another shape or values out of range."""
-        if self.kind == "image" or self.kind == "upsample" and size is None:
+    def _checked(self, video: torch.Tensor, size: tuple[int, int] | None = None, images: bool = False) -> torch.Tensor:
+        """A clip or more, or images where these are taken, as float32 on the CPU; ValueError for a model of images where not, another shape or values out of range."""
+        if self.kind == "image" and not images or self.kind == "upsample" and size is None:
             raise ValueError(f"{self.name} makes {'images' if self.kind == 'image' else 'clips sharper'}: for this take a video model.")
         channels, (height, width) = self.sample_shape[0], size or self.sample_shape[2:]
         if not isinstance(video, torch.Tensor) or video.dim() != 5 or video.shape[1] != channels or video.shape[3:] != (height, width) or not video.numel():

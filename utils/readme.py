@@ -210,6 +210,15 @@ def extension_table() -> str:
     return "\n".join(lines)
 
 
+def survival_table() -> str:
+    """What is left of real clips that are noised and sampled from there, as Markdown."""
+    result = json.loads((RESULTS / "vdm-text-survival.json").read_text())
+    lines = [f"| `{result['model']}`, n = {result['n']}, {result['steps']} steps, guidance {result['guidance_scale']:g}, {result['device']}: sampled from log-SNR | both digits as asked | one of them two times "
+             "| (digit, direction) pairs as asked | off the best path, pixels | frames that look like the digit | pixels changed by |", "|---|---|---|---|---|---|---|"]
+    lines += [f"| {name} | {row['digits']:.1%} | {row['twice']:.1%} | {row['pairs']:.1%} | {row['rmse']:.2f} | {row['identity']:.1%} | {row['changed']:.3f} |" for name, row in result["rows"].items()]
+    return "\n".join(lines)
+
+
 def inflation_table() -> str:
     """A network inflated from the image model against other ways to start, at equal FLOPs, as Markdown."""
     rows = json.loads((RESULTS / "video-inflation.json").read_text())
@@ -287,7 +296,7 @@ def _times(ratio: float, word: str) -> str:
 
 
 TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "clip-guidance": clip_guidance_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table,
-          "joint": joint_table, "extension": extension_table, "inflation": inflation_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
+          "joint": joint_table, "survival": survival_table, "extension": extension_table, "inflation": inflation_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
 
 
 def minutes(lesson: str) -> str:

@@ -45,6 +45,7 @@ def stages(budget: str, amp: str, num: int, out: Path, compiled: bool = False) -
         if RECIPES[name].captions:
             found[f"guidance {name}"] = Stage(["utils.sweep", "guidance", name, "--num", str(num)])
     found["guidance vdm-text"] = Stage(["utils.sweep", "guidance", "vdm-text", "--num", str(max(2, num // 8)), "--amp", amp])
+    found["survival"] = Stage(["utils.survival", "vdm-text", "--num", str(max(2, num // 8)), "--amp", amp])
     found["extension"] = Stage(["utils.extension", "vdm-text", "--num", str(max(2, num // 4)), "--amp", amp])
     for table, sizes in COMPARISONS.items():
         folder = out / table
