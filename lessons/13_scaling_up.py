@@ -836,6 +836,10 @@ for name, table in grown.items():
     print(f"{name}, n = {table['n']}, {table['split']} captions")
     for what, r in table["rows"].items():
         print(f"  {what:62s}{r['flops']:8.1e} FLOPs   both digits, by guidance: " + "  ".join(f"{scale} {row['digits']:4.0%}" for scale, row in r["guidance"].items()))
+assert all(grown["mav-image"]["rows"][what]["guidance"][scale]["digits"] > r["digits"] for what in list(grown["mav-image"]["rows"])[1:]
+           for scale, r in next(iter(grown["mav-image"]["rows"].values()))["guidance"].items())        # the text below says so
+times = measure(large.config, text.sample_shape, text.num_images).flops / measure(text.net, text.sample_shape, text.num_images).flops
+print(f"a clip of vdm-text costs the grown network {times:.1f} times as much")
 before, after = (r["test"] for r in grown["vdm-text"]["rows"].values())
 print("vdm-text, " + "; ".join(f"{what}, n = {r['n']}, guidance {r['guidance_scale']:g}: both digits {r['digits']:.1%} ({r['digits_low']:.1%} to {r['digits_high']:.1%}), off the path {r['rmse']:.2f} px, "
                                f"distance {r['kernel_distance']:.3f}" for what, r in (("shipped", before), ("grown", after))))
@@ -845,7 +849,7 @@ print("vdm-text, " + "; ".join(f"{what}, n = {r['n']}, guidance {r['guidance_sca
 #
 # The image model gains at every scale, and from nothing it passes the shipped one after not much more computing. (Its schedule moved too, from −2 to −1: two changes at once, so this is not width alone.) The video model gains without guidance, and with it hardly more than chance allows. And `mav` on top of the better pictures, trained for three minutes, is no better: it has other layers over time to learn.
 #
-# A larger network pays in the end, and only with the computing that fills it: a clip costs this one 2.2 times as much, so a T4 shows it half as many. That is why the shipped ones are small, and why you can make yours larger without losing what they know: `Trainer(replace(recipe, net=...), budget, initial=load_pretrained(...))`.
+# A larger network pays in the end, and only with the computing that fills it: a clip costs this one more than twice as much, so a T4 shows it less than half as many. That is why the shipped ones are small, and why you can make yours larger without losing what they know: `Trainer(replace(recipe, net=...), budget, initial=load_pretrained(...))`.
 # </details>
 
 # %% [markdown]

@@ -152,7 +152,8 @@ def test_a_wider_network_starts_as_the_narrower_one_and_its_copies_part():
     with torch.no_grad():
         alike.down[0]["stages"][0].residual.conv2.weight.mul_(3)
     assert (alike(z, log_snr, cond, fps=fps) - expected).abs().max() > 1e-3
-    for unfit in (replace(narrow, channels=(12, 16)), replace(wide, channels=(8, 32)), replace(wide, channels=(16, 16))):  # no multiple; attention; a residual without its convolution
+    for unfit in (replace(narrow, channels=(12, 16)), replace(wide, channels=(8, 32)), replace(wide, channels=(16, 16)),  # no multiple; attention; a residual without its convolution
+                  replace(narrow, text_width=32), replace(narrow, embed_dim=32), replace(narrow, max_distance=46), replace(narrow, stem=2)):  # multiples, but not of channels
         with pytest.raises(ValueError, match="missing or have another shape"):
             inflate(UNet(unfit), before.float())
     with pytest.raises(ValueError, match="norm1.weight"):  # four groups would become eight

@@ -378,8 +378,8 @@ def test_loss_band():
 
 def test_a_run_may_start_from_a_smaller_network(tmp_path):
     """`--initial FILE`: widths and places of attention are read off the weights; the network does what it did, and its provenance says from what it has grown."""
-    space, time = (False, False, False, True), VDM_TEXT.net.time
-    narrow = replace(VDM_TEXT, net=replace(VDM_TEXT.net, channels=(8, 16, *VDM_TEXT.net.channels[2:]), space=space, time=time))
+    space = (False, False, False, True)
+    narrow = replace(VDM_TEXT, net=replace(VDM_TEXT.net, channels=(8, 16, *VDM_TEXT.net.channels[2:]), space=space))
     net = randomize(UNet(narrow.net))
     save_weights(tmp_path / "narrow.pt", narrow, net, {"recipe": "vdm-text", "flops": 5.0})
     initial = load_initial(str(tmp_path / "narrow.pt"))
@@ -388,7 +388,7 @@ def test_a_run_may_start_from_a_smaller_network(tmp_path):
     with torch.no_grad():
         expected = initial.net(z, log_snr)
         assert expected.std() > 0.05 and (started.net(z, log_snr) - expected).abs().max() < 1e-4
-    assert started.provenance()["grown_from"] == {"channels": [8, 16, 96, 128], "space": list(space), "time": list(time)} and total_flops(started.provenance()) == 5
+    assert started.provenance()["grown_from"] == {"channels": [8, 16, 96, 128], "space": list(space), "time": list(VDM_TEXT.net.time)} and total_flops(started.provenance()) == 5
     assert "grown_from" not in Trainer(VDM_TEXT, Budget(4, 2), device="cpu", amp="off", initial=started.model()).provenance()
 
 

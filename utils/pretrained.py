@@ -82,7 +82,7 @@ def load_weights(path: Path, recipe: Recipe, any_frozen: bool = False) -> tuple[
     if not isinstance(saved, dict) or saved.get("format") != FORMAT or saved.get("name") != recipe.name:
         raise WeightsError(f"{path.name} does not hold weights of {recipe.name}. {mend}")
     net, weights = UNet(recipe.net), {key: tensor.float() for key, tensor in saved["weights"].items()}
-    if recipe.frozen is not None and not net.state_dict().keys() <= weights.keys():
+    if recipe.frozen is not None:
         base = load_pretrained(recipe.frozen, "cpu").net
         if saved.get("frozen") != _digest(base) and not any_frozen:
             raise WeightsError(f"{path.name} was trained on other weights of {recipe.frozen} than those that are shipped. {mend}")

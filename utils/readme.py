@@ -219,6 +219,16 @@ def survival_table() -> str:
     return "\n".join(lines)
 
 
+def growth_table() -> str:
+    """Networks that were made larger and trained on, beside the shipped ones, as Markdown."""
+    lines = ["| | trained | FLOPs in all | both digits as asked, by guidance |", "|---|---|---|---|"]
+    for name, table in json.loads((RESULTS / "grown-networks.json").read_text()).items():
+        for what, row in table["rows"].items():
+            t, by_scale = row["trained"], ", ".join(f"{scale}: {numbers['digits']:.1%}" for scale, numbers in row["guidance"].items())
+            lines.append(f"| `{name}`, {what} | {t['steps']:,} steps of {t['samples'] // t['steps']}, {t['device']} | {row['flops']:.2g} | {by_scale} (n = {table['n']}, {table['split']}, {table['steps']} steps) |")
+    return "\n".join(lines)
+
+
 def inflation_table() -> str:
     """A network inflated from the image model against other ways to start, at equal FLOPs, as Markdown."""
     rows = json.loads((RESULTS / "video-inflation.json").read_text())
@@ -296,7 +306,7 @@ def _times(ratio: float, word: str) -> str:
 
 
 TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "clip-guidance": clip_guidance_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table,
-          "joint": joint_table, "survival": survival_table, "extension": extension_table, "inflation": inflation_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
+          "joint": joint_table, "survival": survival_table, "growth": growth_table, "extension": extension_table, "inflation": inflation_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
 
 
 def minutes(lesson: str) -> str:

@@ -207,13 +207,18 @@ def inflate(net: UNet, initial: UNet) -> UNet:
     """Take every weight of `initial`, say an image network, that `net`, say a video network, has: so that at the start it does to each frame what `initial` does.
 
     What `net` has beyond it must be layers or inputs that start as the identity, as those over time do (*Make-A-Video*, section 3.2) and all attention, or, at levels where `initial`
-    has no attention, a multiple of the channels (see `_widened`). Raises ValueError for networks that do not fit.
+    has no attention, a multiple of the channels (see `_widened`) and of nothing else. Raises ValueError for networks that do not fit.
     """
     own, given, g = net.state_dict(), initial.state_dict(), torch.Generator().manual_seed(0)
     groups, were = ({name: module.num_groups for name, module in unet.named_modules() if isinstance(module, nn.GroupNorm)} for unet in (net, initial))
     new = new_over_time(net) | {name for name in own if ".space." in name}
+    wider_alone = all(getattr(net.config, key) == getattr(initial.config, key) for key in ("in_channels", "stem", "embed_dim", "head_dim", "max_distance"))
+
+    def grows(name: str) -> bool:
+        return wider_alone and not name.startswith("text.") and ".qkv." not in name and _multiple(own[name].shape, given[name].shape)
+
     unfit = [name for name, tensor in own.items() if name not in given and name not in new or groups.get(module := name.rpartition(".")[0]) != were.get(module, groups.get(module))
-             or name in given and given[name].shape != tensor.shape and (".qkv." in name or not _multiple(tensor.shape, given[name].shape))]
+             or name in given and given[name].shape != tensor.shape and not grows(name)]
     unfit += [name for name in given if ".skip." in name and name not in own]  # a residual branch that would bypass it
     if unfit:
         raise ValueError(f"{len(unfit)} of {len(own)} parameters are missing or have another shape, first {unfit[0]}.")
