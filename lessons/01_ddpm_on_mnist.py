@@ -41,6 +41,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
 import subprocess, sys
@@ -67,7 +68,7 @@ from utils.runtime import banner
 print(banner())
 
 # %%
-import copy, math, time
+import copy, json, math, time
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
@@ -76,6 +77,7 @@ from utils import load_pretrained, show
 from utils.data import MNIST
 from utils.exercises import check
 from utils.metrics import classify, digit_features, kernel_distance
+from utils.pretrained import runs, total_flops
 from utils.runtime import budget, generator, pick_device
 
 BUDGET, DEVICE = budget(), pick_device()
@@ -93,10 +95,12 @@ shipped = model.sample(num=SAMPLES, steps=STEPS, seed=1, progress=True)
 show.image_grid(shipped, title=f"shipped weights, {STEPS} denoising steps")
 
 # %% [markdown]
-# How these weights came about: steps of training, pictures seen on the way (`samples`), seconds, and arithmetic operations (`flops`).
+# How these weights came about, run by run (each goes on from the one before), and what all of it cost in arithmetic operations (FLOPs):
 
 # %%
-print({key: model.provenance[key] for key in ("device", "steps", "samples", "seconds", "flops")})
+for run in map(json.loads, runs(model.provenance)):
+    print(f"{run['date']}: {run['steps']:,} steps, {run['samples']:,} digits, {run['seconds'] / 60:.0f} minutes on {run['device']}")
+print(f"together {model.trained_steps:,} steps, {total_flops(model.provenance):.2g} FLOPs")
 
 # %% [markdown]
 # **Predict, then run.** The model only ever learned to *remove a little noise*. Why does repeating that make a digit, and not just a smooth grey?
@@ -232,12 +236,14 @@ print(f"abar_1 = {abar[1]:.4f}   abar_1000 = {abar[1000]:.4e}   log-SNR at the e
 #
 # $$-\log p_\theta(x) \;\le\; \sum_i \mathbb E\; \mathrm{KL}\big(q(z_{i-1} \mid z_i, x) \,\|\, p_\theta(z_{i-1} \mid z_i)\big) + \text{const} .$$
 #
+# The walk back is ours to design. We *choose* each $p_\theta(z_{i-1} \mid z_i)$ as a Gaussian with the posterior's variance $\tilde\beta_i$ and its mean, with the network's $\epsilon_\theta(z_i, i)$ put in the place of $\epsilon$.
+#
 # KL says how far one distribution is from another; it is 0 when they are equal. For two Gaussians of the same variance $\tilde\beta_i$ it is the squared distance of their means, divided by $2\tilde\beta_i$.
 # And the two means differ only in $\epsilon$ against the network's $\epsilon_\theta$:
 #
 # $$\text{bound} = \sum_i w_i\, \mathbb E\,\|\epsilon - \epsilon_\theta(z_i, i)\|^2 + \text{const}, \qquad w_i = \frac{\beta_i^2}{2\tilde\beta_i (1-\beta_i)(1-\bar\alpha_i)} .$$
 #
-# DDPM drops the weights $w_i$, which weigh the last, invisible specks of noise far above the rest (exercise 3 counts), and trains on the plain
+# DDPM drops the weights $w_i$, which weigh the faintest noise (rounds 1, 2, 3 ...), invisible specks, far above the rest (exercise 3 counts), and trains on the plain
 #
 # $$\boxed{\; L = \mathbb E_{x,\, i,\, \epsilon}\; \|\epsilon - \epsilon_\theta(\alpha_i x + \sigma_i \epsilon,\; i)\|^2 \;}$$
 #
@@ -504,9 +510,9 @@ with torch.no_grad():
     print("equal to utils:", torch.allclose(loss_of(trainer.net, pictures, i, eps), trainer.loss(0), rtol=1e-4))
 
 # %% [markdown]
-# The loop that the series uses (`utils.train`) adds what every real run needs: a learning rate that rises, then falls; gradient clipping; mixed precision; an **exponential moving average** (EMA)
+# The loop that the series uses (`utils.train`) adds what every real run needs: a learning rate that rises, then falls; gradient clipping; mixed precision; an optimizer that learns more from each step (Muon beside Adam: [lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)); an **exponential moving average** (EMA)
 # of the weights, which is what we sample from; and a checkpoint, so that a lost session costs a minute. The grey band is an earlier run of the same length. The thin line, this run's loss step by step, should stay
-# near it; the thick line is its average over the last steps, which lags at first. (Dashed: the earlier run's mean.)
+# near it; the thick line is its running mean. (Dashed: the earlier run's mean.)
 # (On Colab a lost machine takes its disk along. To survive that too, mount Drive and set the environment variable `LESSON_OUTPUTS` to a folder there before you run the set-up cell.)
 
 # %%
@@ -519,13 +525,13 @@ with torch.no_grad():
     print("loss on the first batch, same noise, fell:", bool(trainer.loss(0) < trainer.history[0]))
 
 # %% [markdown]
-# **Yours beside the shipped.** Above, what you trained just now; below, what the same code gives after more steps. After a few hundred steps expect strokes that are not digits yet.
+# **Yours beside the shipped.** Above, what you trained just now; below, what the same code gives after more steps. After a few hundred steps some are digits, and many are strokes that only look like writing.
 
 # %%
 yours = trainer.model().sample(num=10, steps=STEPS, seed=2)
 long = model.sample(num=10, steps=STEPS, seed=2)
 show.image_grid(torch.cat([yours, long]),
-                title=f"above: yours, {trainer.step} steps · below: shipped, {model.provenance['steps']:,} steps · same noise")
+                title=f"above: yours, {trainer.step} steps · below: shipped, {model.trained_steps:,} steps · same noise")
 
 # %% [markdown]
 # ## 8. What the network believes on the way
@@ -588,8 +594,13 @@ for name, net in (("whole", mine), ("no attention", no_attention), ("no lower le
         cost[name] = float(loss_of(net, real.to(DEVICE), i, eps.to(DEVICE)))
     print(f"{name:16s} influence from far away {float(seen[name][far].sum() / seen[name].sum()):4.0%}   loss {cost[name]:.4f}")
 assert cost["no lower levels"] > 1.5 * cost["no attention"]
-bright = torch.stack(list(seen.values()))[:, None, None].clamp(min=1e-9).log10()
-show.image_grid(((bright + 4) / 4).clamp(0, 1), titles=list(seen), title="what the centre looks at (log scale)", columns=3)
+
+# %%
+figure, axes = plt.subplots(1, 3, figsize=(8.6, 2.9), layout="constrained")
+for ax, (name, influence) in zip(axes, seen.items()):
+    shown = ax.imshow(influence.clamp(min=1e-9).log10(), cmap=plt.get_cmap("viridis", 16), vmin=-4, vmax=0)
+    ax.set(xticks=[], yticks=[], title=name)
+figure.colorbar(shown, ax=axes, ticks=[-4, -3, -2, -1, 0], format="$10^{{{x:.0f}}}$", label="influence on the centre");
 
 # %% [markdown]
 # ## 9. A number, with a floor and controls
@@ -632,7 +643,7 @@ def broken_sample(change, num=8, steps=min(STEPS, 100)):
     z = torch.randn(num, 1, 1, 28, 28, generator=generator(5)).to(DEVICE)
     for k in range(steps):
         i, s = rounds[k], rounds[k + 1]
-        told = {"always told round 500": rounds[0] // 2, "wrong schedule: told i/2": (i // 2).clamp(min=1)}.get(change, i)
+        told = {"always told round 500": rounds[0] // 2, "told round i/2": (i // 2).clamp(min=1)}.get(change, i)
         eps_hat = mine(z, log_snr[told].float().expand(num).to(DEVICE))
         noise = torch.randn_like(z) * {"no fresh noise": 0.0, "twice the fresh noise": 2.0}.get(change, 1.0)
         if change == "off by one: s = i":
@@ -641,7 +652,7 @@ def broken_sample(change, num=8, steps=min(STEPS, 100)):
     return (z.clamp(-1, 1).cpu() + 1) / 2
 
 
-changes = ["nothing", "no fresh noise", "twice the fresh noise", "always told round 500", "wrong schedule: told i/2", "off by one: s = i"]
+changes = ["nothing", "no fresh noise", "twice the fresh noise", "always told round 500", "told round i/2", "off by one: s = i"]
 pictures = torch.stack([broken_sample(change)[:, :, 0] for change in changes])         # (changes, 8 digits, 1, 28, 28)
 show.film_strip(pictures.transpose(1, 2), changes, title="break it (shipped weights)", xlabel="eight samples each")
 
@@ -655,7 +666,7 @@ show.film_strip(pictures.transpose(1, 2), changes, title="break it (shipped weig
 # | pure noise to the end | an index is off: the step goes from $i$ to $i$ |
 # | loss stuck at 1.0 | the output is not learning: learning rate 0, or the target is not the noise |
 # | loss above 0.1 after a hundred steps | learning rate too low, or pictures not in $[-1, 1]$; the band in section 7 is the normal fall |
-# | good loss, but dark, noisy or ragged samples | training and sampling use different schedules |
+# | good loss, but dark, noisy or ragged samples | the network is told another noise level than $z$ has (the round of one schedule, the noise of another) |
 
 # %% [markdown]
 # ## 11. Faithful? The box
@@ -673,30 +684,33 @@ show.film_strip(pictures.transpose(1, 2), changes, title="break it (shipped weig
 # ## 12. Exercises
 # Each has a stub that runs as it is, a check, and a folded hint and solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
-# ### Exercise 1 · The picture behind the guess (difficulty ●○○, importance ●●●, 5 minutes)
-# Given $z$, $\hat\epsilon$ and $\bar\alpha$, return $\hat x$. Use $z = \sqrt{\bar\alpha}\,x + \sqrt{1-\bar\alpha}\,\epsilon$.
+# ### Exercise 1 · The noise behind a clipped picture (difficulty ●●○, importance ●●○, 10 minutes)
+# `step_back` cuts the guessed picture off at $[-1, 1]$. After that $\hat\epsilon$ no longer fits: $\sqrt{\bar\alpha}\,\hat x + \sqrt{1-\bar\alpha}\,\hat\epsilon$ is not $z$ any more. Return the noise that does fit the clipped picture. (The samplers of lesson 02 need it.)
 
 # %%
-def picture_from_noise(z, eps_hat, a):
-    """z, eps_hat (B, ...); a, a float (abar) -> x_hat (B, ...)."""
-    return ...  # your line here
+def noise_after_clipping(z, eps_hat, a):
+    """z, eps_hat (B, ...); a, a float (abar) -> the noise that makes z together with the clipped picture, (B, ...)."""
+    return ...  # your lines here
 
 
 # %%
-def reference_picture(z, eps_hat, a):
-    return (z - (1 - a) ** 0.5 * eps_hat) / a**0.5
+def reference_noise(z, eps_hat, a):
+    x_hat = ((z - (1 - a) ** 0.5 * eps_hat) / a**0.5).clamp(-1, 1)
+    return (z - a**0.5 * x_hat) / (1 - a) ** 0.5
 
 
 z, eps_hat = torch.randn(2, 4, 3, generator=generator(6))
-picture_from_noise = check("exercise 1", picture_from_noise, reference_picture, (z, eps_hat, 0.3), (z, eps_hat, 0.9))
+noise_after_clipping = check("exercise 1", noise_after_clipping, reference_noise, (z, eps_hat, 0.3), (z, eps_hat, 0.9),
+                             (0.1 * z, 0.1 * eps_hat, 0.9))                  # the last: nothing is cut off
 
 
 # %% [markdown]
-# <details><summary>Hint</summary>Solve the equation for x.</details>
+# <details><summary>Hint</summary>First the picture that the guess implies, clipped. Then put it into z = √ᾱ x + √(1 − ᾱ) ε and solve for ε.</details>
 # <details><summary>Solution</summary>
 #
 # ```python
-# return (z - (1 - a) ** 0.5 * eps_hat) / a ** 0.5
+# x_hat = ((z - (1 - a) ** 0.5 * eps_hat) / a ** 0.5).clamp(-1, 1)
+# return (z - a ** 0.5 * x_hat) / (1 - a) ** 0.5
 # ```
 # </details>
 #

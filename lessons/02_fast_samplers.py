@@ -41,6 +41,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
 import subprocess, sys
@@ -74,7 +75,6 @@ import torch
 from utils import load_pretrained, show
 from utils.data import MNIST
 from utils.exercises import check
-from utils.metrics import classify, digit_features, kernel_distance
 from utils.recipes import recipe
 from utils.runtime import ASSETS, budget, generator, pick_device
 from utils.schedule import CosineBetaSchedule, CosineSchedule, FlowSchedule, LinearBetaSchedule
@@ -99,16 +99,30 @@ for sampler, steps in (("ancestral", MANY), ("ancestral", 4), ("ddim", 4), ("dpm
 show.image_rows(rows, title="the same network, the same first noise; sampler and steps differ")
 
 # %%
+real = MNIST("test", seed=5).sample(min(NUMBER, 64)).video
+bright = {name: float(images.mean()) for name, images in rows.items()}
+for sampler, steps in (("ancestral", 4), ("ddim", 4), ("dpm++", 4), ("dpm++", 16)):   # ten digits are too few for this number
+    bright[f"{sampler}, {steps} steps"] = float(ddpm.sample(num=len(real), steps=steps, sampler=sampler, seed=3).mean())
 for name, seconds in took.items():
-    print(f"{name:22s} {seconds:6.2f} s")
+    print(f"{name:22s} {seconds:6.2f} s   mean brightness {bright[name]:.3f} (n = {10 if name.endswith(f' {MANY} steps') else len(real)})")
+print(f"{'real test digits':33s}   mean brightness {float((real + 1).mean() / 2):.3f} (n = {len(real)})")
+few = [bright["ddim, 4 steps"], bright["dpm++, 4 steps"]]
+assert BUDGET == "smoke" or bright["ancestral, 4 steps"] < min(few) and max(few) < bright["dpm++, 16 steps"]
 
 
 # %% [markdown]
-# **Predict, then read on.** With four ancestral steps the strokes are thin and fade out. Where does that come from: from the network's guesses, or from what is done between them? And why do the last three rows show nearly the *same* digits?
+# **Predict, then read on.** With four ancestral steps the strokes are thin and fade out. Where does that come from: from the network, from where in the noise it is asked, or from what is done between its guesses? And why do the last three rows show nearly the *same* digits?
 #
 # <details><summary>Answer</summary>
 #
-# From in between: the guesses are made by the same network. Lesson 01's step would be exact if the guess were the true picture. But early guesses are blurs, means of many digits. A long step trusts a blur for long, and its small fresh noise does not make up for what the blur left out. Sections 5 and 6 make better use of the same guesses.
+# Two things, and neither is the network itself, which is the same in all rows.
+#
+# 1. *What is done between the guesses.* Three rows have four steps, with guesses at the same four noise levels, and the ancestral one is the faintest. Its step would be exact if the guess were the true picture. But early guesses are blurs, means of many digits, and what a blur leaves out
+# is still in the rest of $z$. DDIM keeps that rest (section 5); a long ancestral step draws most of it anew.
+# 2. *Where the guesses are made.* All rows of four steps are fainter than the one of sixteen. Four even steps through the thousand rounds put three of four guesses where the digit is hardly visible. The last one, at about half noise, *is* the picture: the last step ends at no noise, where $z = \hat x$ whatever the sampler. Section 2 tries other levels.
+#
+# Section 11 measures it with hundreds of digits; look there at four ancestral steps, of `mnist-ddpm` and of `mnist-guided`, whose schedule has its four levels elsewhere.
+#
 # The last three rows draw no noise after the first, so the first noise alone decides which digit it becomes.
 # </details>
 #
@@ -182,7 +196,33 @@ show.image_rows({"any schedule": to_picture(noised(levels))}, [f"λ = {l:g}" for
 
 # %% [markdown]
 # Linear β is first: at $t = 0.5$ it shows next to nothing, and half of its time is still to come. That is why Improved DDPM bent the curve. A network that is told $t$ must learn its schedule by heart.
-# **A network that is told $\lambda$ can be used with any schedule**, and that is what ours are told.
+# **A network that is told $\lambda$ can be used with any schedule**, and that is what ours are told. Try it on section 1's failure: the same network, four steps again, but through the levels of the cosine (the first one moved to where this network's training ended).
+# **Predict, then run:** brighter or fainter?
+
+# %%
+from utils.samplers import sample_loop
+
+
+@torch.no_grad()
+def four_steps(log_snrs, sampler, num=len(real)):
+    """`num` digits of mnist-ddpm, in [0, 1], through these noise levels."""
+    sources = [generator(3, number) for number in range(num)]
+    z = torch.stack([torch.randn(1, 1, 28, 28, generator=source) for source in sources]).to(DEVICE)
+    *_, state = sample_loop(ddpm.predict_x, z, log_snrs, sources, sampler=sampler)
+    return (state.z.clamp(-1, 1).cpu() + 1) / 2
+
+
+# %%
+even = {name: schedules[name].log_snr(torch.linspace(1, 0, 5)).clamp(min=float(ddpm.log_snr(1.0))) for name in ("linear β", "continuous cosine")}
+drawn = {(sampler, name): four_steps(log_snrs, sampler) for sampler in ("ancestral", "ddim") for name, log_snrs in even.items()}
+for name, log_snrs in even.items():
+    print(f"{name:18s} guesses at λ = {', '.join(f'{round(level, 1) + 0:.1f}' for level in log_snrs[:-1].tolist()):24s} brightness: "
+          + ", ".join(f"{sampler} {float(drawn[sampler, name].mean()):.3f}" for sampler in ("ancestral", "ddim")))
+assert BUDGET == "smoke" or all(drawn[sampler, "continuous cosine"].mean() > drawn[sampler, "linear β"].mean() for sampler in ("ancestral", "ddim"))
+show.image_rows({f"{sampler}, {name}": images[:10] for (sampler, name), images in drawn.items()}, title="mnist-ddpm, four steps, at the levels of two schedules")
+
+# %% [markdown]
+# Brighter with both samplers, and nothing was trained again. (Brighter is not yet good. Section 11 has better numbers than brightness.)
 #
 # ## 3. Where the loss comes from
 # Lesson 01 had a sum over rounds with weights $w_i = \beta_i^2/(2\tilde\beta_i(1-\beta_i)(1-\bar\alpha_i))$ that looked like an accident. In the clock $\lambda$ it is not. An error of the noise is an error of the picture: $\epsilon - \hat\epsilon = -\frac{\alpha}{\sigma}(x - \hat x)$. Put that in, and each term of the bound is
@@ -241,10 +281,16 @@ for name in ("v, cosine", "flow, uniform t"):
     times_exponential = (p * k(l) * torch.exp(l / 2))[100:-100]
     same = bool(times_exponential.std() < 1e-3)
     print(f"{name:16s} weight / exp(-λ/2) = {times_exponential.mean():.3f}, the same at every λ: {same}")
+rounds = torch.arange(1, 1001, dtype=torch.float64) / 1000
+for name, (schedule, k) in factor.items():
+    l, p = density(schedule)
+    there = (l + 6).abs().argmin()
+    visited, weight = float((schedule.log_snr(rounds) < -4).double().mean()), p[there] * k(l[there])
+    print(f"{name:18s} visits λ < -4 in {visited:.0%} of training; at λ = -6 density {p[there]:.4f}, weight {weight:.4f}")
 
 # %% [markdown]
 # **v-prediction with a cosine and rectified flow with uniform time are the same loss**, $e^{-\lambda/2}$ up to a constant factor (Kingma and Gao 2023). DDPM's differs: it is largest in the middle and falls off to both sides, where theirs
-# grows without end towards strong noise. Beside them DDPM spends little on strong noise, where the layout of a picture, and the motion of a video, is decided.
+# grows without end towards strong noise, where the layout of a picture, and the motion of a video, is decided. Not that DDPM seldom goes there: linear β visits strong noise far more often than the cosine (last lines; section 2's histogram). But a visit counts little: DDPM's $k$ is 1 where theirs grows like $e^{-\lambda}$.
 #
 # ## 4. A world where the perfect network is known
 # To judge a *sampler* we should not have to argue with a network's mistakes. So take data for which the best possible guess has a formula: eight Gaussian blobs in the plane; blob $k$ has the centre $\mu_k$ and standard deviation $\rho = 0.1$ (`spread`).
@@ -368,7 +414,6 @@ def dpm_walk(z, log_snrs, denoise=perfect_x):
 
 # %%
 # NBVAL_CHECK_OUTPUT
-from utils.samplers import sample_loop
 for name, mine in (("ddim", walk(start, grid(10))[-1]), ("dpm++", dpm_walk(start, grid(10)))):
     *_, theirs = sample_loop(lambda z, l: perfect_x(z, l[0].double()), start, grid(10), sampler=name, clip=False)
     print(f"{name:6s} equal to utils: {bool((mine - theirs.z).abs().max() < 1e-5)}")
@@ -438,7 +483,6 @@ for prediction in ("eps", "x", "v", "flow"):
 
 # %%
 guided = load_pretrained("mnist-guided", device=DEVICE, amp="auto")
-real = MNIST("test", seed=5).sample(min(NUMBER, 64)).video
 
 
 @torch.no_grad()
@@ -562,7 +606,7 @@ print(f"  always the mean digit {' ' * 26}{mean_digit:8.2f}")
 # %%
 rows = {f"yours, {name}": trainer.model().sample(num=10, steps=32, seed=4) for name, trainer in trained.items()}
 rows["shipped, v"] = guided.sample(num=10, steps=32, seed=4)
-title = f"32 DDIM steps, same noise · yours: {trainer.step} steps of training · shipped: {guided.provenance['steps']:,}"
+title = f"32 DDIM steps, same noise · yours: {trainer.step} steps of training · shipped: {guided.trained_steps:,}"
 show.image_rows(rows, title=title)
 
 
@@ -628,25 +672,53 @@ for name in ("mnist-ddpm", "mnist-guided"):
         print(f"{name:13s}{sampler:10s}{gap['gap']:+.4f} [{gap['gap_low']:+.4f}, {gap['gap_high']:+.4f}]   "
               f"{max(0, gap['gap_high']) / noise:.1%}   {verdict}")
 
+
 # %% [markdown]
-# And measured here, now, with fewer digits. One more sampler joins: after each DDIM step but the last a **Langevin corrector** takes a small random walk *at the same noise level*, $z \leftarrow z - \frac{\delta}{2}\sigma\hat\epsilon + \sqrt{\delta}\,\sigma n$. For small $\delta$ it leaves a right $z$ as likely as
-# it was, and pulls a wrong one back. It costs a second network call per step. All rows share one reference set, so its luck is in each of them: compare with the floor, not with 0. (*Video Diffusion Models* uses it with $\delta = 0.1$; [lesson 08](08_reconstruction_guidance.ipynb) needs it.)
+# (Measure it here, now? 64 digits, what a CPU affords, cannot tell these samplers apart; hundreds hardly can, as the intervals show. On a GPU `python -m utils.sweep steps mnist-guided` makes the file anew.)
+#
+# **One more tool: mending on the way.** After each DDIM step but the last a **Langevin corrector** takes a small random walk *at the same noise level*, $z \leftarrow z - \frac{\delta}{2}\sigma\hat\epsilon + \sqrt{\delta}\,\sigma n$. For small $\delta$ it leaves a right $z$ as likely as
+# it was, and pulls a wrong one back. It costs a second network call per step. (*Video Diffusion Models* uses it with $\delta = 0.1$; [lesson 08](08_reconstruction_guidance.ipynb) needs it.) Where the perfect guess is known, few points suffice to see what it does. **Predict, then run:** eight DDIM steps end beside the blobs.
+# What does the corrector change, and what would the same number of calls do without it?
 
 # %%
-reference = digit_features(to_picture(MNIST("test", seed=8).sample(NUMBER).video))
-real_digits = MNIST("test", seed=9).sample(NUMBER)
-labels, images = real_digits.labels[:, 0], {"real digits (floor)": to_picture(real_digits.video)}
-images["control: noise"] = torch.rand(real_digits.video.shape)
-for name, steps, options in (("ancestral, 8 calls", 8, {"sampler": "ancestral"}), ("DDIM, 8 calls", 8, {}),
-                             ("DDIM + Langevin, 7 calls", 4, {"langevin": 0.1}), ("DPM-Solver++(2M), 8 calls", 8, {"sampler": "dpm++"})):
-    images[name] = guided.sample(labels=labels, seed=9, steps=steps, **options)
+def corrected_walk(z, log_snrs, delta, sources):
+    for k, (t, s) in enumerate(zip(log_snrs[:-1], log_snrs[1:])):
+        z = ddim(z, perfect_x(z, t), t, s)
+        if delta and k < len(log_snrs) - 2:
+            alpha, sigma = alpha_sigma(s)
+            eps_hat = (z - alpha * perfect_x(z, s)) / sigma
+            noise = torch.stack([torch.randn(2, generator=source) for source in sources])
+            z = z - delta / 2 * sigma * eps_hat + delta**0.5 * sigma * noise
+    return z
+
 
 # %%
-print(f"mnist-guided, n = {NUMBER}: kernel distance, and share read as the digit that was asked for")
-for name, pictures in images.items():
-    right = float((classify(pictures).argmax(1) == labels).float().mean())
-    print(f"  {name:27s}{kernel_distance(digit_features(pictures), reference):8.3f} {right:6.0%}")
+crowd = torch.randn(2000, 2, dtype=torch.float64, generator=generator(15))
+sources = lambda: [generator(16, number) for number in range(len(crowd))]       # one for each point, as the library wants them
+settings = {"DDIM, 8 calls": (8, 0.0), "+ Langevin, δ = 0.1, 15 calls": (8, 0.1), "+ Langevin, δ = 1, 15 calls": (8, 1.0), "DDIM, 15 calls": (15, 0.0)}
+ends = {name: corrected_walk(crowd, grid(steps), delta, sources()) for name, (steps, delta) in settings.items()}
+*_, theirs = sample_loop(lambda z, l: perfect_x(z, l[0].double()), crowd, grid(8), sources(), langevin=0.1, clip=False)
+figure, axes = plt.subplots(1, 4, figsize=(10, 3.2), layout="constrained", sharex=True, sharey=True)
+for ax, (name, end) in zip(axes, ends.items()):
+    ax.plot(*end.T, ".", color=show.ORANGE, markersize=1)
+    ax.plot(*centres.T, "k+", markersize=9)
+    ax.set(title=name.replace(", 15", ",\n15"), aspect="equal")
 
+# %%
+# NBVAL_CHECK_OUTPUT
+print("equal to utils:", bool((ends["+ Langevin, δ = 0.1, 15 calls"] - theirs.z).abs().max() < 1e-4))
+
+# %%
+astray = {name: float((torch.cdist(end, centres).min(1).values > 3 * spread).double().mean()) for name, end in ends.items()}
+print(f"more than three standard deviations from every centre (of the data: {math.exp(-4.5):.1%}):")
+for name, share in astray.items():
+    print(f"  {name:32s}{share:6.1%}")
+plain, small, large, longer = astray.values()
+assert small < plain and max(large, longer) < small
+
+
+# %% [markdown]
+# It mends: a small $\delta$ a little, a large one much. But with $\delta = 0.1$ the calls would be better spent on more DDIM steps, and $\delta = 1$ does no more than about as well as these.
 
 # %% [markdown]
 # ## 12. Break it
@@ -704,7 +776,7 @@ show.image_rows(rows, [str(d) for d in range(10)], "shipped mnist-guided, DDIM, 
 # | if it looks like this | then |
 # |---|---|
 # | thin, fading strokes; fine with many steps | ancestral steps that are too long: DDIM or DPM-Solver++ |
-# | grain, or noise to the end | the network is told a cleaner level than z has (discrete index against log-SNR, wrong schedule), or noise is added that the step does not account for |
+# | grain, or noise to the end | the network is told a cleaner level than z has (an index in the place of the log-SNR, or the level of another schedule), or noise is added that the step does not account for |
 # | soft strokes in simple shapes | the network is told a noisier level than z has |
 # | points beside the blobs; on pictures at most harder strokes | the full log-SNR taken for its half $h$, or a second-order last step into $\lambda = 20$: clipping hides it |
 # | the whole batch too grey or too bright | the schedule does not end in noise; or clipping is missing with ε-prediction |
@@ -782,8 +854,8 @@ min_snr_weight_of_v = check("exercise 2", min_snr_weight_of_v, reference_min_snr
 # ```
 # </details>
 #
-# ### Exercise 3 · When is it half noise? (difficulty ●●○, importance ●●○, 10 minutes)
-# Invert the continuous cosine schedule: at which $t$ is the log-SNR $\lambda$?
+# ### Exercise 3 · From log-SNR back to time (difficulty ●●○, importance ●●○, 10 minutes)
+# Invert the continuous cosine schedule: at which $t$ is the log-SNR $\lambda$, for any two ends `low` and `high`?
 
 # %%
 def time_of(log_snr, low=-20.0, high=20.0):
@@ -798,7 +870,8 @@ def reference_time(log_snr, low=-20.0, high=20.0):
     return (torch.atan(torch.exp(-log_snr / 2)) - b) / a
 
 
-time_of = check("exercise 3", time_of, reference_time, (torch.tensor([-20.0, -3.0, 0.0, 5.0, 20.0], dtype=torch.float64),))
+time_of = check("exercise 3", time_of, reference_time, (torch.tensor([-20.0, -3.0, 0.0, 5.0, 20.0], dtype=torch.float64),),
+                (torch.tensor([-6.0, -3.0, 0.0, 5.0, 10.0], dtype=torch.float64), -6.0, 10.0))
 print(f"half signal, half noise at t = {float(time_of(torch.zeros(1, dtype=torch.float64))):.3f}")
 
 
@@ -868,7 +941,7 @@ widgets.interact_manual(draw, sampler=["dpm++", "ddim", "ancestral"], steps=widg
 # 1. A colleague trained with the cosine schedule and wants to sample with the linear one. What must the network be told, and what may go wrong?
 # 2. Two papers report losses of 0.02 and 0.10 on the same data. Which model is better?
 # 3. Why can DPM-Solver++ take longer steps than DDIM although it calls the network just as often?
-# 4. With many steps, ancestral sampling has the smallest distances in section 11's table. How could fresh noise help?
+# 4. How could the fresh noise of ancestral sampling help? And what would you need to show, on digits, that it does?
 # 5. Where would you look first if a video model gets textures right and layout wrong?
 #
 # <details><summary>Answers</summary>
@@ -876,7 +949,7 @@ widgets.interact_manual(draw, sampler=["dpm++", "ddim", "ancestral"], steps=widg
 # 1. The log-SNR of each z; nothing else. Here no level is out of the trained range. The other way round (trained with the linear schedule, sampled with the cosine) the ends would be.
 # 2. Nobody knows: the loss depends on prediction, weighting and schedule. Compare pictures' errors level by level, or samples.
 # 3. It uses the guess before to tell where the guess is going: error of second order in the step instead of first.
-# 4. A deterministic walk keeps every mistake that the network made early. Fresh noise forgets some of them, and the network mends the rest: the Langevin corrector (`langevin=0.1`) does the same on purpose.
+# 4. A deterministic walk keeps every mistake that the network made early. Fresh noise forgets some of them, and the network mends the rest; section 11's corrector does that on purpose, and in the plane it shows. On digits: the same network with as many calls, differences with intervals that exclude 0, so far more digits than section 11's table has, several seeds; and digits and variety must not pay for it.
 # 5. At the weight of strong noise: schedule, loss weighting, whether the schedule ends in noise. Layout is decided there.
 # </details>
 #

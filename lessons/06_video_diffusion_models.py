@@ -42,6 +42,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
 import subprocess, sys
@@ -255,7 +256,7 @@ assert errors["sixteen together"] < errors["each frame alone"]
 # Sixteen noisy frames say together what none says alone. So a video is still worth looking at under noise that hides an image: training should spend time there, and our schedule is shifted towards noise (see the box below).
 #
 # ## 5. Train it, live
-# The same recipe as the shipped weights, for the budget of this machine; behind each clip it packs eight single images with captions of their own ([lesson 07](07_joint_training.ipynb)).
+# The same recipe as the shipped weights, for the budget of this machine; behind each clip it packs eight single images with captions of their own ([lesson 07](07_joint_training.ipynb)). The optimizer is Muon, which learns more from each step than Adam ([lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)).
 #
 # It begins with easier tasks, a **curriculum**: first clips of *one* digit in strong noise, then of two, always with directions in the caption. Later every fourth step rehearses. Section 7 shows what for. So the loss jumps when the task changes, at 25% and at 45% of the run: that is no accident. The grey band is an earlier run of this length: yours should stay mostly inside. A lost session costs at most half a minute: the cell goes on from its checkpoint
 # (on Colab also after a lost machine, if the environment variable `LESSON_OUTPUTS` names a folder on your Drive).
@@ -517,6 +518,7 @@ plt.show()
 # | text: BERT-large with attention pooling | two small transformer layers with attention pooling, trained along | the grammar has sixteen words |
 # | ancestral sampling, up to 256 steps | the same with γ = 0.1, 32 steps (16 where this lesson counts on a CPU) | minutes |
 # | no curriculum | one digit, then two, in strong noise, with directions; later every fourth step | without it the weights stayed deaf to directions (section 7) |
+# | Adam, learning rate 3e-4 (UCF-101) | Muon for matrices, Adam for the rest | the same loss after fewer steps ([lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)) |
 # | joint training on images and video, K = 8 | the same; each image with a noise level of its own | [lesson 07](07_joint_training.ipynb#6.-Whose-caption,-whose-noise?) |
 # | 128 to 256 channels, 64×64, large TPU runs | 3 million parameters, 32×32×16, minutes to hours | a free GPU |
 #

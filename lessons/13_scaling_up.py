@@ -38,11 +38,12 @@
 # [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) → [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → **13 scaling up (you are here)**.
 # This lesson rests on [the network](05_factorized_unet.ipynb) of lesson 05, [the training](06_video_diffusion_models.ipynb#5.-Train-it,-live) of lesson 06 and, for its end, [rectified flow](02_fast_samplers.ipynb#8.-Rectified-flow-is-here-already) of lesson 02. Symbols: [glossary](glossary.md).
 #
-# **No GPU was at hand when this series was written.** What follows about a T4 is either computed from its published figures, and says so, or is not claimed. On a GPU the same cells measure it.
+# **No T4 was at hand when this series was written.** What follows about it is either computed from its published figures, and says so, or is not claimed. On a GPU the same cells measure it.
 
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
 import subprocess, sys
@@ -89,6 +90,7 @@ from utils.data import MovingMNIST
 from utils.diffusion import loss_per_sample, q_sample, target, to_eps, to_x
 from utils.exercises import check
 from utils.layers import ResidualBlock, ScalarEmbedding, SpatialAttention, TemporalAttention, zero_init
+from utils.optimizer import orthogonalized
 from utils.processes import ALONE, Processes
 from utils.recipes import Budget, recipe
 from utils.runtime import ASSETS, amp_dtype, autocast, budget, device_name, generator, outputs, pick_device, precision_name, randn_per_sample
@@ -144,7 +146,7 @@ def parts_of_a_step(trainer, step):
     done("backward")
     nn.utils.clip_grad_norm_(trainer.net.parameters(), 1.0)
     trainer.optimizer.step()
-    done("clip and Adam")
+    done("clip and Muon")
     trainer.ema.update(trainer.net)
     done("EMA")
     trainer.optimizer.zero_grad()
@@ -159,7 +161,7 @@ print(f"{device_name(DEVICE)}, batch {BATCH}, 8 images to each clip, float32")
 print(", ".join(f"{part} {took / sum(parts.values()):.0%}" for part, took in parts.items()))
 
 # %% [markdown]
-# Backward takes up to twice as long as forward: each product of matrices has two in its backward pass, one for the gradient of its input, one for that of its weights. Data, optimizer and EMA are the small change. On a GPU their *share* can grow: they are many small operations, and each has to be started.
+# Backward takes up to twice as long as forward: each product of matrices has two in its backward pass, one for the gradient of its input, one for that of its weights. Data and EMA are small change; so is the optimizer, once a step has more clips than here: its work does not grow with them (section 4). On a GPU their *share* can grow: they are many small operations, and each has to be started.
 #
 # Now inside the network. **Hooks** are functions that PyTorch calls before and after a layer, in both directions. With them a step draws its own timetable: a walk down and up the U, forward and back.
 
@@ -576,7 +578,7 @@ moved = any((p - q).abs().max() > 1e-4 for p, q in zip(ours.net.parameters(), ti
 print("weights equal those of utils.train:", same, "   and they did move:", moved)
 
 # %% [markdown]
-# That is what `--amp fp16` does. Order matters: scale, backward, **unscale, then clip**, step, update. Clipping scaled gradients at 1 would leave gradients with a norm of 1/65,536: plain gradient descent would stand still, and Adam divides the size out only down to its epsilon, $10^{-8}$, which over 3 million weights is just their size. And the EMA moves only when the weights did.
+# That is what `--amp fp16` does. Order matters: scale, backward, **unscale, then clip**, step, update. Clipping scaled gradients at 1 would leave gradients with a norm of 1/65,536: plain gradient descent would stand still, and Adam divides the size out only down to its epsilon, $10^{-8}$, which over 3 million weights is just their size. (Muon, of section 4, takes the size out altogether, and would hide the mistake.) And the EMA moves only when the weights did.
 #
 # **On a T4**, from what PyTorch, Triton and NVIDIA publish, not tried here:
 #
@@ -648,7 +650,7 @@ print("torchrun" + command.split("torch.distributed.run")[1])
 #
 # | | numbers | |
 # |---|---|---|
-# | weights, gradients, Adam's two moments, EMA | 5 × parameters | do not depend on the batch |
+# | weights, gradients, their running average (momentum), EMA | 4 × parameters | do not depend on the batch |
 # | activations kept for the backward pass | clips × what one clip keeps | grow with batch, frames and pixels |
 #
 # **Predict:** for `vdm-text` (3 million parameters) with 16 clips of 16 frames and 8 images: which is larger, and how many times? What keeps an activation is the graph: each operation holds on to what its backward pass will need. Hooks on that (`torch.autograd.graph.saved_tensors_hooks`) count it:
@@ -685,12 +687,12 @@ shipped = measure(text.net, text.sample_shape, text.num_images)
 figure, ax = plt.subplots(figsize=(9, 2.1), layout="constrained")
 for y, (name, one) in enumerate({"vdm-text, batch 16, with 8 images a clip": shipped, "64×64, batch 16, no images": costs["64×64 grey"]}.items()):
     left = 0
-    for (what, mib), colour in zip((("weights", one.parameters * 4 / 2**20), ("gradients", one.parameters * 4 / 2**20), ("Adam", one.parameters * 8 / 2**20),
+    for (what, mib), colour in zip((("weights", one.parameters * 4 / 2**20), ("gradients", one.parameters * 4 / 2**20), ("momentum", one.parameters * 4 / 2**20),
                                     ("EMA", one.parameters * 4 / 2**20), ("activations", 16 * one.saved_bytes / 2**20)), ("black", show.GREY, "#bbbbbb", show.ORANGE, show.BLUE)):
         ax.barh(-y, mib, left=left, color=colour, label=what if y == 0 else None)
         left += mib
     ax.text(left, -y, f" {left:,.0f} MiB", va="center", fontsize=9)
-    print(f"{name}: weights and all that belongs to them {one.parameters * 20 / 2**20:.0f} MiB, activations {16 * one.saved_bytes / 2**20:,.0f} MiB")
+    print(f"{name}: weights and all that belongs to them {one.parameters * 16 / 2**20:.0f} MiB, activations {16 * one.saved_bytes / 2**20:,.0f} MiB")
 ax.set_yticks([0, -1], ["vdm-text,\n8 images a clip", "64×64,\nno images"])
 ax.set(xlabel="MiB, float32, batch 16", xlim=(0, 1.15 * left))
 figure.legend(loc="outside upper center", ncols=5, fontsize=8);
@@ -849,8 +851,87 @@ print("vdm-text, " + "; ".join(f"{what}, n = {r['n']}, guidance {r['guidance_sca
 #
 # The image model gains at every scale, and from nothing it passes the shipped one after not much more computing. (Its schedule moved too, from −2 to −1: two changes at once, so this is not width alone.) The video model gains without guidance, and with it hardly more than chance allows. And `mav` on top of the better pictures, trained for three minutes, is no better: it has other layers over time to learn.
 #
-# A larger network pays in the end, and only with the computing that fills it: a clip costs this one more than twice as much, so a T4 shows it less than half as many. That is why the shipped ones are small, and why you can make yours larger without losing what they know: `Trainer(replace(recipe, net=...), budget, initial=load_pretrained(...))`.
+# So the larger network was better for images and about as good for video. Whether its size did it or the longer training was not measured: the shipped one was not trained on for as many FLOPs beside it. And size has a price: a clip costs this one more than twice as much, so a T4 shows it less than half as many. That is why the shipped ones are small. You can make yours larger without losing what they know: `Trainer(replace(recipe, net=...), budget, initial=load_pretrained(...))`.
 # </details>
+
+# %% [markdown]
+# ### More from the same FLOPs: the optimizer
+# Adam looks at every weight by itself, and divides its gradient by its usual size. But a layer's weights are one **matrix**, and what counts is what it does to vectors. A gradient, seen as a matrix, is a sum of directions, $G=\sum_i s_i\,u_i v_i^\top$ (singular value decomposition), and some of the $s_i$ are far larger than others. **Predict:** the gradient of a 3×3 convolution with 128 channels, as a matrix of 128 × 1,152, has 128 such directions. How many of them hold 90% of it (of $\sum s_i^2$)?
+
+# %%
+fresh = Trainer(replace(recipe("vdm-text"), curriculum=None), Budget(1000, 4), DEVICE, "off", initial=model)
+fresh.loss(0).backward()
+weight = fresh.net.middle[0].residual.conv1.weight
+matrix = weight.grad.flatten(1).double().cpu()
+sizes = {"gradient": torch.linalg.svdvals(matrix), "Adam's first step: its signs": torch.linalg.svdvals(matrix.sign()), "Muon's first step": torch.linalg.svdvals(orthogonalized(matrix[None])[0])}
+figure, ax = plt.subplots(figsize=(9, 2.6), layout="constrained")
+for (name, values), style in zip(sizes.items(), ("-", "--", "-")):
+    ax.plot(range(1, 129), values / values.max(), style, label=name, color={"gradient": show.GREY, "Muon's first step": show.BLUE}.get(name, show.ORANGE))
+ax.set(yscale="log", xlabel="direction, from the largest on", ylabel="size / largest", xlim=(1, 128))
+ax.legend(fontsize=8)
+share = (sizes["gradient"]**2).cumsum(0) / (sizes["gradient"]**2).sum()
+print(f"{int((share < 0.9).sum()) + 1} of 128 directions hold 90% of the gradient")
+
+
+# %% [markdown]
+# A few directions have nearly everything: those in which all clips agree, brightness for instance. What is rarely needed is learnt last. Adam's step, number by number, lifts the small ones, and leaves a few far in front. **Muon** (Jordan et al. 2024) gives *all directions the same size*: it replaces $G=USV^\top$ by about $UV^\top$.
+#
+# Without computing the decomposition: $GG^\top G=US^3V^\top$, so a polynomial in $G$ with odd powers is that polynomial of each singular value. Choose one that pushes values from 0 to 1 up towards 1, and repeat it. Only products of matrices, which a GPU does best:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+def levelled(g, a=3.4445, b=-4.7750, c=2.0315, rounds=5):
+    """About U V^T of G = U S V^T."""
+    x = g / g.norm()                                                           # now all singular values are at most 1
+    for _ in range(rounds):
+        gram = x @ x.T
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x
+
+
+small_matrix = torch.randn(6, 9, generator=generator(1), dtype=F64)
+u, s, vh = torch.linalg.svd(small_matrix, full_matrices=False)
+s = s / s.norm()
+for _ in range(5):
+    s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5                             # the same polynomial, of numbers
+print("acts on singular values alone:", torch.allclose(levelled(small_matrix), u * s @ vh))
+print("they end between", *(round(float(value), 1) for value in (s.min(), s.max())))
+print("ours equals utils':", torch.allclose(levelled(small_matrix), orthogonalized(small_matrix[None])[0]))
+
+# %% [markdown]
+# The matrix that is levelled is a running average of the gradients (momentum). The result is scaled to the size that Adam's steps usually have, so one learning rate serves both (Liu et al. 2025, arXiv 2502.16982). Biases, norms, embeddings, and the layers that read and write pixels are no such matrices: Adam keeps them. `utils/optimizer.py` is all of it, and every `Trainer` uses it. What it brings, same network, same data, same number of steps (`python -m utils.compare optimizers`):
+
+# %%
+rows = json.loads((ASSETS / "results" / "video-optimizers.json").read_text())
+levels = list(rows[0]["validation_loss"])
+print(f"{rows[0]['clips']:,} clips a run; loss on held-out clips at log-SNR  " + "".join(f"{level:>9s}" for level in levels))
+for r in rows:
+    print(f"{r['variant']:59s}" + "".join(f"{r['validation_loss'][level]:9.4f}" for level in levels))
+best = {name: min((r["validation_loss"] for r in rows if r["variant"].startswith(name)), key=lambda losses: sum(losses.values())) for name in ("Adam", "Muon")}
+assert all(best["Muon"][level] <= best["Adam"][level] for level in levels)                          # the text below says so
+
+
+# %% [markdown]
+# <details><summary>What to see</summary>
+#
+# Muon ahead of the better of the two Adams at every noise level, and most where shapes are seen (log-SNR −2 and up). One run each, so small differences between learning rates mean little; but the largest rate is too large. What the table leaves out: levelling takes time of its own, a few products of matrices a step, whatever the batch; the next cell measures it here.
+# </details>
+
+# %%
+def seconds_of(step, rounds=2 if BUDGET == "smoke" else 5):
+    step()                                                                     # warms up
+    wait()
+    start = time.perf_counter()
+    for _ in range(rounds):
+        step()
+    wait()
+    return (time.perf_counter() - start) / rounds
+
+
+fresh.optimizer.zero_grad()
+print(f"a step of training, 4 clips with 8 images each, with Muon: {1e3 * seconds_of(fresh.train_step):.0f} ms; of this")
+for name, optimizer in (("Muon", fresh.optimizer), ("Adam, in its place", torch.optim.Adam(fresh.net.parameters(), lr=0.0))):
+    print(f"{name}: {1e3 * seconds_of(optimizer.step):.0f} ms")
 
 # %% [markdown]
 # ## 5. More processes
@@ -869,7 +950,7 @@ print("summed = whole batch:", apart(sum(halves), whole) < 1e-4, "  it is the do
 print("same seed = whole batch:", apart(sum(same_seed) / 2, whole) < 1e-4, "  it is half a batch, twice:", apart(sum(same_seed) / 2, halves[0]) < 1e-6)
 
 # %% [markdown]
-# The sum doubles the gradient (clipping at 1 and Adam, which divides by the size, hide it well). The shared seed is worse, because nothing looks wrong: two machines do the work of one. Every process must draw *other* clips, other noise and other times. Many programs give each process a seed of its own; then the run depends on their number. Here the whole batch is defined by (seed, step), and a process makes its own rows of it. So a run with one process and a run with eight are the same run. The two processes that were started before section 4 took over a run of one at step 2 of 4; here the one went on to the end:
+# The sum doubles the gradient (clipping at 1, and optimizers that take the size out, as Adam and Muon do, hide it well). The shared seed is worse, because nothing looks wrong: two machines do the work of one. Every process must draw *other* clips, other noise and other times. Many programs give each process a seed of its own; then the run depends on their number. Here the whole batch is defined by (seed, step), and a process makes its own rows of it. So a run with one process and a run with eight are the same run. The two processes that were started before section 4 took over a run of one at step 2 of 4; here the one went on to the end:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -968,20 +1049,20 @@ print(len(data), "clips;", data.texts[0], "|", tuple(data.sample(4).video.shape)
 # %%
 # NBVAL_CHECK_OUTPUT
 try:
-    Trainer(recipe("vdm-text"), Budget(1, 1), "cpu", "off", clips=lambda frames: VideoFolder(folder, 32, frames))
+    Trainer(recipe("vdm-text"), Budget(1, 1), "cpu", "off", clips=data)
 except CaptionError as error:
     print(str(error).splitlines()[0])
 
 # %% [markdown]
 # (Words of your own: extend the grammar in `utils/captions.py` and train from the beginning; or put a pretrained text encoder in its place, as the paper does.)
 #
-# `vdm` takes no captions. Start from its shipped weights: what it knows of motion, walls and black background is of use, what it knows of digits is not. At the command line this is `python -m utils.train vdm --clips FOLDER --initial vdm`; here without the packed images, to be quick. **Predict:** what do the first samples look like, digits, shapes or fog?
+# `vdm` takes no captions. Start from its shipped weights: what it knows of motion, walls and black background is of use, what it knows of digits is not. At the command line this is `python -m utils.train vdm --clips FOLDER --initial vdm --learning-rate 2e-3`; here without the packed images, to be quick. **Predict:** what do the first samples look like, digits, shapes or fog?
 
 # %%
-shapes = replace(recipe("vdm"), num_images=0)
+shapes = replace(recipe("vdm"), num_images=0, learning_rate=2e-3)              # half the recipe's: these weights are not new
 vdm = load_pretrained("vdm", device=DEVICE)
 few = Budget({"smoke": 2, "cpu": 60}.get(BUDGET, 400), {"smoke": 1, "cpu": 4}.get(BUDGET, 16))
-tuning = Trainer(shapes, few, DEVICE, "auto", initial=vdm, clips=lambda frames: VideoFolder(folder, 32, frames, device=DEVICE))
+tuning = Trainer(shapes, few, DEVICE, "auto", initial=vdm, clips=VideoFolder(folder, 32, 16, device=DEVICE))
 begun = time.monotonic()
 for progress in tuning.run():
     pass
@@ -1018,7 +1099,7 @@ show.play(everything, columns=3, scale=3, path=outputs() / "13_scaling_up.gif")
 # NBVAL_CHECK_OUTPUT
 colourful = replace(shapes, sample_shape=(3, 4, 64, 64), net=replace(shapes.net, in_channels=3),
                     schedule=CosineSchedule(shift=shapes.schedule.shift + 2 * math.log(32 / 64)))
-larger = Trainer(colourful, Budget(1, 1), DEVICE, "off", clips=lambda frames: VideoFolder(folder, 64, frames, channels=3, device=DEVICE))
+larger = Trainer(colourful, Budget(1, 1), DEVICE, "off", clips=VideoFolder(folder, 64, num_frames=4, channels=3, device=DEVICE))
 print(tuple(larger.data.sample(1).video.shape), "loss is finite:", math.isfinite(larger.train_step().loss))
 
 # %% [markdown]
@@ -1336,7 +1417,7 @@ show.film_strip((line.clamp(-1, 1).cpu() + 1) / 2, captions, title=f"vdm-text, s
 # | if it looks like this | then look at |
 # |---|---|
 # | out of memory | `--parts 2`, then `--recompute`, then a smaller batch; sampling: fewer clips at once |
-# | loss NaN, steps skipped all the time | learning rate; `--amp off` for a while; sums in half precision (section 3) |
+# | loss NaN, steps skipped all the time | `--resume` with a smaller `--learning-rate`, or with `--amp off`; sums in half precision (section 3) |
 # | a few steps skipped at the start in float16 | nothing: the scale is being found |
 # | GPU slow, its use below a half | batch too small, data drawn on the CPU, thousands of small kernels (section 1) |
 # | bfloat16 slower than float32 | a GPU without units for it, as the T4: float16 |
@@ -1350,6 +1431,7 @@ show.film_strip((line.clamp(-1, 1).cpu() + 1) / 2, captions, title=f"vdm-text, s
 # | the papers say | we do | why |
 # |---|---|---|
 # | *Video Diffusion Models*: batches of 128 and more, 60,000 to 700,000 steps, 128 to 256 channels | 32 clips, up to 23,000 steps, 16 to 128 channels | a free GPU |
+# | Adam, on all weights | Muon on matrices, Adam on the rest | the same loss for half the FLOPs or less (section 4) |
 # | 64×64 pixels and more | 32×32, and 64×64 by super-resolution | the same |
 # | machines: not compared here | float16 with loss scaling on GPUs below compute capability 8.0, else bfloat16; any number of processes | what the papers used is not claimed here |
 # | both work in pixels, with a U-Net | the same | latents and DiT came later or elsewhere: section 7 is a bridge, not a reproduction |
@@ -1487,7 +1569,7 @@ windowed_cost = check("exercise 3", windowed_cost, reference_windowed_cost, (16,
 #
 # 1. Bytes: 10 × 320 GB/s is 3.2 TFLOP/s.
 # 2. It has the range of float32: small gradients stay above zero. What it lacks is digits.
-# 3. The scaled norm is huge, so it is clipped to 1, and unscaling leaves 1/65,536 of that: plain gradient descent would stand still. Adam divides by the size again, but these gradients are about as small as its epsilon: its steps are shortened, the smaller gradients' most.
+# 3. The scaled norm is huge, so it is clipped to 1, and unscaling leaves 1/65,536 of that: plain gradient descent would stand still. Adam divides by the size again, but these gradients are about as small as its epsilon: its steps are shortened, the smaller gradients' most. Muon's steps have one size whatever the gradient's: it hides the mistake.
 # 4. The curve of one process with half the batch: it looks healthy, and as noisy as that.
 # 5. Forward is one part of three. Once more makes four.
 # 6. The gate's own gradient is not zero: it is what the attention or the MLP would have added, against the loss. Once it has moved, all get gradients. (In our DiT the last layer starts at zero too: it moves first, then the gates, then the rest.)

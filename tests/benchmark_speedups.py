@@ -21,7 +21,7 @@ from einops import rearrange
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmark_networks import publish, seconds  # noqa: E402
-from utils import layers  # noqa: E402
+from utils import layers, optimizer  # noqa: E402
 from utils.captions import tokenize  # noqa: E402
 from utils.recipes import VDM_TEXT, Budget  # noqa: E402
 from utils.runtime import autocast, device_name, pick_device, precision_name  # noqa: E402
@@ -59,22 +59,21 @@ def fused_attention() -> Iterator[None]:
 
 @contextlib.contextmanager
 def a_tensor_at_a_time() -> Iterator[None]:
-    """EMA parameter by parameter (Adam: `foreach=False`, set by `training`)."""
+    """Optimizer and EMA parameter by parameter."""
+    several = optimizer.orthogonalized
 
     @torch.no_grad()
     def update(self: EMA, net: torch.nn.Module) -> None:
         for mine, new in zip(self.net.parameters(), net.parameters()):
             mine.lerp_(new, 1 - self.decay)
 
-    with mock.patch.object(EMA, "update", update):
+    with mock.patch.object(EMA, "update", update), mock.patch.object(optimizer, "orthogonalized", lambda matrices: torch.cat([several(one[None]) for one in matrices])):
         yield
 
 
-def training(device: torch.device, amp: str, batch_size: int, foreach: bool = True) -> Callable[[], None]:
+def training(device: torch.device, amp: str, batch_size: int) -> Callable[[], None]:
     """A training step on data drawn for it."""
     trainer = Trainer(replace(VDM_TEXT, curriculum=None), Budget(1000, batch_size), device, amp)
-    for group in trainer.optimizer.param_groups:
-        group["foreach"] = foreach
     return lambda: trainer.train_step()
 
 
@@ -115,8 +114,8 @@ def main() -> None:
         "3D convolutions over clips, not 2D ones over frames": (fast, [convolutions_of_clips]),
         "attention over space never fused": (fast, [plain_attention]),
         "attention over space always fused": (fast, [fused_attention]),
-        "Adam and EMA a tensor at a time": (training(device, "auto", n, foreach=False), [a_tensor_at_a_time]),
-        "all undone": (training(device, "off", n, foreach=False), [convolutions_of_clips, plain_attention, a_tensor_at_a_time])},
+        "optimizer and EMA a tensor at a time": (fast, [a_tensor_at_a_time]),
+        "all undone": (slow, [convolutions_of_clips, plain_attention, a_tensor_at_a_time])},
         "guided step of sampling": {
         "as it is": (drawn, [plain]),
         f"float32, not {precision_name(dtype)}": (drawn_slow, [plain]),

@@ -49,7 +49,7 @@ def test_exercises(path):
     found = re.findall(r"^# ### Exercise (\d+) · .+ \(difficulty [●○]{3}, importance [●○]{3}, (\d+) minutes\)$", text, re.MULTILINE)
     assert [int(number) for number, _ in found] == list(range(1, len(found) + 1)) and len(found) >= 2
     promised = re.search(r"^# \| \d+ minutes \| (\d+) minutes \|", text, re.MULTILINE)
-    assert sum(int(minutes) for _, minutes in found) <= int(promised[1])
+    assert sum(int(minutes) for _, minutes in found) == int(promised[1])
     assert text.count("<summary>Hint</summary>") >= len(found) and text.count("<summary>Solution</summary>") >= len(found)
 
 

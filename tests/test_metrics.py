@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from utils import evaluate as evaluation
-from utils import metrics
+from utils import judge, metrics
 from utils.controls import REVERSED, spoiled
 from utils.data import MNIST, DataError, MovingMNIST
 from utils.evaluate import evaluate_model
@@ -17,8 +17,8 @@ from utils.metrics import FLOOR, check_clips, classify, direction_confusion, dig
     precision_recall
 from utils.model import Model
 from utils.paths import Reading
-from utils.pretrained import load_pretrained
-from utils.recipes import MNIST_DDPM, MNIST_GUIDED, VDM_TEXT
+from utils.pretrained import load_pretrained, save_weights
+from utils.recipes import MNIST_DDPM, MNIST_GUIDED, RECIPES, VDM_TEXT
 from utils.runtime import generator
 from utils.unet import UNet, UNetConfig, randomize
 
@@ -268,6 +268,45 @@ def test_clips_can_be_sampled_in_one_place_and_measured_in_another(tmp_path, mon
             evaluate_model(model, 8, folder=tmp_path, **other)
     with pytest.raises(ValueError, match="--clips"):
         evaluate_model(model, 8, sample_only=True)
+
+
+def test_weights_of_a_run_are_measured_beside_them(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "evaluate", lambda videos, captions, **_: {"clips": {"n": len(videos), "mean": float(videos.mean())}})
+    monkeypatch.setattr(evaluation, "hearing", lambda *_: {})
+    monkeypatch.setattr(evaluation, "RESULTS", tmp_path / "results")
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["evaluate", *map(str, arguments), "--num", "4", "--steps", "1", "--amp", "off", "--device", "cpu"])
+        evaluation.main()
+
+    own = replace(VDM_TEXT, net=UNetConfig(channels=(8, 16), blocks=(1, 1), space=(False, True), time=(False, True), embed_dim=16, head_dim=8, text_width=16))
+    weights = tmp_path / "run" / "mine.pt"
+    save_weights(weights, own, randomize(UNet(own.net)), {"steps": 3})
+    loss = weights.with_suffix(".json")
+    loss.write_text("the loss of the run")
+    call(weights)
+    result = json.loads((tmp_path / "run" / "mine-evaluation.json").read_text())
+    assert result["model"] == "vdm-text" and result["trained"] == {"steps": 3} and result["n"] == 4 and list(result["rows"]["motion"]) == list(result["rows"]["digits"]) == ["vdm-text"]
+    call(weights, "--clips", tmp_path / "clips", "--sample-only")
+    assert {path.name for path in (tmp_path / "clips").iterdir()} == {"vdm-text-motion.npz", "vdm-text-digits.npz"}
+    monkeypatch.setattr(Model, "sample", None)  # from here on nothing can be sampled
+    call(weights, "--clips", tmp_path / "clips", "--out", tmp_path / "elsewhere.json")
+    kept = json.loads((tmp_path / "elsewhere.json").read_text())["rows"]["motion"]["vdm-text"]
+    assert kept["mean"] == pytest.approx(result["rows"]["motion"]["vdm-text"]["mean"], abs=1e-3)
+    assert loss.read_text() == "the loss of the run" and not (tmp_path / "results").exists()
+
+    (tmp_path / "cut.pt").write_bytes(weights.read_bytes()[:1000])
+    colour = replace(own, net=replace(own.net, in_channels=3), sample_shape=(3, 16, 32, 32))
+    save_weights(tmp_path / "colour.pt", colour, UNet(colour.net), {})
+    save_weights(tmp_path / "sharp.pt", RECIPES["mav-upsample"], UNet(RECIPES["mav-upsample"].net), {})
+    torch.save({"format": "video-diffusion-training-2"}, tmp_path / "checkpoint.pt")
+    for name, message in (("no.pt", "no.pt cannot be read: there is no such file"), ("cut.pt", "cut.pt cannot be read .* damaged"), ("checkpoint.pt", "not the checkpoint"),
+                          ("colour.pt", r"\(N, 1, T, 32, 32\).* got \(1, 3, 16, 32, 32\)"), ("sharp.pt", "mav-upsample does not make clips from nothing: what is shipped of it is measured by"),
+                          (str(judge.CHECKPOINTS / "judge.pt"), "does not hold weights")):
+        with pytest.raises(SystemExit, match=f"error: .*{message}"):
+            call(tmp_path / name)
+    with pytest.raises(SystemExit, match="Unknown recipe 'vdmtext'; there are mnist-ddpm"):
+        call("vdmtext")
 
 
 def test_classifier_and_its_features():

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from utils import available_models, load_pretrained
+from utils import available_models, load_pretrained, pretrained
 from utils.captions import CaptionError
 from utils.model import Model
-from utils.pretrained import CHECKPOINTS, WeightsError, save_weights
-from utils.recipes import MNIST_DDPM, MNIST_GUIDED, VDM_TEXT
+from utils.pretrained import CHECKPOINTS, WeightsError, load_initial, load_model, load_weights, save_weights
+from utils.recipes import MNIST_DDPM, MNIST_GUIDED, VDM, VDM_TEXT
 from utils.runtime import randn_per_sample, generator
 from utils.unet import UNet, UNetConfig, randomize
 
@@ -100,9 +100,59 @@ def test_missing_damaged_or_foreign_weights(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(WeightsError, match="damaged"):
         load_pretrained("mnist-ddpm", path=path)
-    save_weights(path, MNIST_DDPM, UNet(replace(MNIST_DDPM.net, channels=(8, 8, 8), head_dim=8)), {})
-    with pytest.raises(WeightsError, match="another shape"):
-        load_pretrained("mnist-ddpm", path=path)
+
+
+@pytest.mark.parametrize(("recipe", "changes"), [
+    (VDM_TEXT, {"channels": (24, 32, 64, 64), "blocks": (1, 2, 1, 1), "stem": 2, "embed_dim": 64, "head_dim": 16, "text_width": 32, "max_distance": 7}),
+    (VDM, {"in_channels": 3, "space": (False, False, False, True)}), (MNIST_DDPM, {"head_dim": 16})])
+def test_a_file_of_weights_tells_its_network(tmp_path, recipe, changes):
+    changed = replace(recipe, net=replace(recipe.net, **changes), sample_shape=(changes.get("in_channels", 1), *recipe.sample_shape[1:]))
+    net = randomize(UNet(changed.net)).half().float()  # as they are kept
+    path = tmp_path / "big.pt"
+    save_weights(path, changed, net, {"steps": 1})
+    for model in (load_pretrained(recipe.name, "cpu", path), load_model(str(path), "cpu"), load_initial(str(path))):
+        assert model.recipe == changed and all(torch.equal(a, b) for a, b in zip(net.parameters(), model.net.parameters(), strict=True))
+    assert model.sample(num=1, steps=1).shape == (1, *changed.sample_shape)
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), load_weights(path, changed)[0].parameters(), strict=True))
+    with pytest.raises(WeightsError, match=f"another shape of {recipe.name}: ") as raised:
+        load_weights(path, recipe)  # who gives a recipe means that one
+    assert all(f"{key} {value} in place of {getattr(recipe.net, key)}" in str(raised.value) for key, value in changes.items())
+
+
+def test_files_of_before_are_of_the_recipe_s_network(tmp_path):
+    """The shipped ones do not tell their network."""
+    path = tmp_path / "old.pt"
+    for net, fits in ((UNet(MNIST_DDPM.net), True), (UNet(replace(MNIST_DDPM.net, channels=(8, 8, 8), head_dim=8)), False)):
+        save_weights(path, MNIST_DDPM, net, {"steps": 1})
+        saved = torch.load(path, weights_only=True)
+        torch.save({key: value for key, value in saved.items() if key not in ("net", "sample_shape")}, path)
+        if fits:
+            assert load_pretrained("mnist-ddpm", "cpu", path).recipe is MNIST_DDPM and load_model(str(path), "cpu").provenance == {"steps": 1}
+        else:
+            with pytest.raises(WeightsError, match=r"old.pt was made for another shape of mnist-ddpm: .* of .* parameters .* first \S+: \(\d.*\) in place of \(\d.*\)\. Load it with the recipe"):
+                load_pretrained("mnist-ddpm", "cpu", path)
+
+
+def test_only_what_is_shipped_can_be_restored(tmp_path, monkeypatch):
+    """`git checkout -- assets` is no help for a file of one's own."""
+    cut = (CHECKPOINTS / "mnist-ddpm.pt").read_bytes()[:2000]
+    (tmp_path / "mnist-ddpm.pt").write_bytes(cut)
+    other = tmp_path / "later.pt"
+    saved = torch.load(CHECKPOINTS / "mnist-ddpm.pt", weights_only=True)
+    torch.save({**saved, "name": "discs"}, other)
+    for load, fault in ((lambda: load_pretrained("mnist-ddpm", "cpu", tmp_path / "mnist-ddpm.pt"), "it is damaged"), (lambda: load_model(str(tmp_path / "no.pt"), "cpu"), "there is no such file"),
+                        (lambda: load_model(str(CHECKPOINTS / "judge.pt").replace("assets", "assets/../assets"), "cpu"), "does not hold weights of a recipe"),
+                        (lambda: load_pretrained("mnist-ddpm", "cpu", other), "but of discs"), (lambda: load_model(str(other), "cpu"), "does not know. Unknown recipe 'discs'; there are mnist-ddpm")):
+        with pytest.raises(WeightsError, match=fault) as raised:
+            load()
+        assert ("git checkout" in str(raised.value)) == ("judge" in str(raised.value))
+    torch.save({**saved, "net": {"depth": 3}, "sample_shape": (1, 1, 28, 28)}, other)
+    with pytest.raises(WeightsError, match="this version of the project does not know"):
+        load_model(str(other), "cpu")
+    monkeypatch.setattr(pretrained, "CHECKPOINTS", tmp_path)
+    for name, fault in (("mnist-ddpm", "damaged"), ("vdm", "no such file")):
+        with pytest.raises(WeightsError, match=f"{fault}.*Restore it with `git checkout -- assets`, or train it with `python -m utils.train {name} --publish`"):
+            load_pretrained(name, "cpu")
 
 
 def test_shipped_weights_have_provenance_and_fit_their_budget():

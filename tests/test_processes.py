@@ -1,12 +1,13 @@
 """Training in several processes, in parts, with activations recomputed, and on a folder of clips: each the same run as the plain one."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import imageio.v3 as iio
 import numpy as np
@@ -18,7 +19,7 @@ from utils.data import MNIST, MovingMNIST
 from utils.processes import ALONE, Processes, ProcessLostError, telling_of_lost_processes
 from utils.recipes import MAV, MAV_INTERPOLATE, MAV_UPSAMPLE, VDM, VDM_TEXT, Budget
 from utils.runtime import ROOT, check_compiles
-from utils.train import Trainer, main, read_checkpoint
+from utils.train import CheckpointError, Trainer, _run, main, read_checkpoint
 from utils.unet import UNet, UNetConfig, randomize
 from utils.video_folder import VideoFolder
 
@@ -135,6 +136,32 @@ def test_a_run_that_loses_a_process_stops_with_a_clear_error_and_resumes(tmp_pat
     assert f"resumed at step {step} of 100000" in finished(torchrun(2, out, "--steps", "100000", "--resume", "--minutes", "0"))
 
 
+@dataclass(frozen=True)
+class BesideAnother(Processes):
+    """One of two, of which the other finds what it is said to find: a checkpoint or none, of some step."""
+
+    finds: tuple[float, ...] = ()
+
+    def mean(self, numbers):
+        self.asked.append(numbers)
+        if len(self.asked) == 3:  # how far each is from the mean: as far
+            return numbers
+        return (numbers + self.finds[len(self.asked) - 1]) / 2
+
+    asked: list = field(default_factory=list)
+
+
+@pytest.mark.parametrize(("here", "finds", "message"), [(True, (0.0,), "Only some of the 2 processes"), (False, (1.0,), "Only some of the 2 processes"), (True, (1.0, 5.0), "different steps")])
+def test_machines_that_do_not_share_a_folder_stop_before_they_part_ways(tmp_path, here, finds, message):
+    t = trainer(TINY["mav"])
+    if here:
+        t.train_step()
+        t.save(tmp_path / "checkpoint.pt")
+    t.processes = BesideAnother(0, 2, finds)
+    with pytest.raises(CheckpointError, match=message):
+        _run(t, tmp_path, None, True, 60, None)
+
+
 def test_errors_of_communication_are_told_and_others_pass():
     with pytest.raises(ProcessLostError, match="--resume"), telling_of_lost_processes():
         raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer")
@@ -153,23 +180,53 @@ def folder(tmp_path):
     return tmp_path
 
 
+def write_captions(folder, captions):
+    (folder / "captions.csv").write_text("file,caption\n" + "".join(f"{k}.gif,{caption}\n" for k, caption in enumerate(captions)))
+
+
 def test_a_folder_of_clips_trains_through_the_same_command(folder, tmp_path, capsys):
     command = ["vdm", "--steps", "1", "--batch-size", "2", "--amp", "off", "--device", "cpu", "--clips", str(folder)]
+    (folder / "short.gif").write_bytes(b"")
     assert main([*command, "--out", str(tmp_path / "run")]) == 0
-    assert (tmp_path / "run" / "vdm.pt").exists()
+    assert json.loads((tmp_path / "run" / "vdm.json").read_text())["provenance"]["clips"].keys() == {"files", "frames", "digest"}
+    assert "short.gif: empty file" in capsys.readouterr().out
+    assert main([*command[:-2], "--out", str(tmp_path / "run"), "--resume"]) == 1  # the same run, without its clips
+    assert "folder of clips differ" in capsys.readouterr().err
     assert main(["vdm-text", *command[1:], "--out", str(tmp_path / "text")]) == 1
     assert "learns from captions, and the folder has none" in capsys.readouterr().err
-    (folder / "captions.csv").write_text("file,caption\n" + "".join(f"{k}.gif,{caption}\n" for k, caption in enumerate(["3 and 7", "a dog", "1"])))
+    write_captions(folder, ["3 and 7", "a dog", "1"])
     assert main(["vdm-text", *command[1:], "--out", str(tmp_path / "text")]) == 1
-    assert "Unknown word 'a'" in capsys.readouterr().err
+    assert "1.gif: Unknown word 'a'" in capsys.readouterr().err
     assert main(["mav", *command[1:], "--out", str(tmp_path / "mav")]) == 1
     assert "several frame rates" in capsys.readouterr().err
+    write_captions(folder, ["3 and 7"])
+    assert main([*command, "--out", str(tmp_path / "whole")]) == 0  # learns without captions: the clips that have none are not left out
+    assert json.loads((tmp_path / "whole" / "vdm.json").read_text())["provenance"]["clips"]["files"] == 3
 
 
 def test_clips_of_a_folder_and_their_captions_are_what_is_learnt(folder):
-    (folder / "captions.csv").write_text("file,caption\n" + "".join(f"{k}.gif,{k} and {k}\n" for k in range(3)))
-    t = trainer(TINY["vdm-text"], clips=lambda frames: VideoFolder(folder, 32, frames))
+    write_captions(folder, [f"{k} and {k}" for k in range(3)])
+    clips = VideoFolder(folder, 32, 16, seed=5)
+    t = trainer(TINY["vdm-text"], clips=clips)
     assert t.data.sample(2, index=0).video.shape == (2, 1, 16, 32, 32) and t.images.sample(2, index=0).video.shape == (2, 1, 1, 32, 32)
     assert t.loss(0).isfinite() and t.practice(0) is None and trainer(TINY["vdm-text"]).practice(0)  # a folder has no easier clips: no curriculum
     whole, part = t.data.sample(6, index=2), t.data.sample(6, index=2, rows=slice(2, 5))
     assert torch.equal(whole.video[2:5], part.video) and whole.captions[2:5] == part.captions
+    assert t.data.clips is t.images.clips is clips.clips  # decoded and kept once
+    chosen = [[data.sample(4, index=k).captions for k in range(50)] for data in (t.data, t.images)]
+    assert sum(a == b for a, b in zip(*chosen)) < 10  # images are not those of the clips beside them: by chance one in 81
+    assert chosen[0] == [clips.drawn(0).sample(4, index=k).captions for k in range(50)]
+    with pytest.raises(ValueError, match=r"\(1, 8, 32, 32\)"):
+        trainer(TINY["vdm-text"], clips=VideoFolder(folder, 32, 8))
+    with pytest.raises(ValueError, match="at least 16 frames"):
+        clips.drawn(0, 17)
+
+
+def test_a_folders_digest_is_that_of_what_is_in_it(folder):
+    first = VideoFolder(folder, 32, 16).digest
+    assert VideoFolder(folder, 32, 16, seed=3).digest == first != VideoFolder(folder, 32, 8).digest
+    write_captions(folder, ["3", "4", "5"])
+    assert VideoFolder(folder, 32, 16).digest not in (first, VideoFolder(folder, 32, 16, captions=None).digest)
+    (folder / "captions.csv").unlink()
+    (folder / "2.gif").unlink()
+    assert VideoFolder(folder, 32, 16).digest != first

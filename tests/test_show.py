@@ -126,3 +126,24 @@ def test_a_diagram_shows_every_stage_with_its_channels_and_attention():
     assert texts.count("S") == sum(stage.space is not None for stage in stages) and texts.count("T") == sum(stage.time is not None for stage in stages)
     assert texts.count("16") == 2 and texts.count("128") == 4
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["32×32", "16×16", "8×8", "4×4"]
+    assert "T attention" in figure.axes[0].get_xlabel()
+    images = show.network_diagram(UNet(MNIST_GUIDED.net), MNIST_GUIDED.sample_shape)
+    assert "S attention" in images.axes[0].get_xlabel() and "T attention" not in images.axes[0].get_xlabel()
+
+
+@pytest.mark.parametrize("blocks", [(1, 1, 1), (2, 1, 2)])
+def test_a_diagram_shows_every_shortcut(blocks):
+    """One dashed line for each stage on the way down, from it to its partner; between stages of one row that are not neighbours it runs below."""
+    net = UNet(replace(MNIST_GUIDED.net, channels=(8, 8, 8), blocks=blocks, head_dim=8, text_width=None))
+    ax = show.network_diagram(net, MNIST_GUIDED.sample_shape).axes[0]
+    dashed = [line for line in ax.lines if line.get_linestyle() == "--"]
+    assert len(dashed) == sum(blocks)
+    assert all(left.get_xdata()[0] < right.get_xdata()[0] and left.get_xdata()[-1] > right.get_xdata()[-1] for left, right in zip(dashed, dashed[1:]))
+    assert max(dashed[-1].get_ydata()) < -2 and len(dashed[-1].get_xdata()) == 4  # the lowest passes under the middle
+
+
+def test_the_mean_of_a_loss_stands_at_the_middle_of_its_window():
+    for length in (3, 100):  # of a straight line the mean over a window is the value at its middle
+        ax = show.loss_figure([float(step) for step in range(1, length + 1)]).axes[0]
+        _, mean = ax.lines
+        assert len(mean.get_xdata()) >= 0.9 * length and torch.allclose(torch.tensor(mean.get_xdata()), torch.tensor(mean.get_ydata()))

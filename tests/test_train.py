@@ -1,5 +1,6 @@
 """Training: kill and resume, damaged and foreign checkpoints, EMA, precision, bad input, the command line."""
 
+import copy
 import json
 import math
 import os
@@ -17,10 +18,11 @@ from utils.captions import tokenize
 from utils.cost import measure
 from utils.data import MNIST, DataError
 from utils.hearing import keep
+from utils.optimizer import Muon
 from utils.pretrained import CHECKPOINTS, load_initial, load_pretrained, save_weights, shipped_flops, total_flops
 from utils.recipes import MNIST_DDPM, RECIPES, VDM_TEXT, Budget, Curriculum, Practice, recipe
 from utils.runtime import amp_dtype
-from utils.train import EMA, PATIENCE, CheckpointError, Trainer, TrainingError, loss_band, main, read_checkpoint
+from utils.train import EMA, PATIENCE, CheckpointError, Trainer, TrainingError, _hear, loss_band, main, read_checkpoint
 from utils.unet import UNet, UNetConfig, randomize
 
 KILLS = int(os.environ.get("KILLS", "3"))  # KILLS=20 pytest tests/test_train.py -k killed
@@ -98,8 +100,31 @@ def test_resume_in_process_and_a_twin_that_forgets_the_optimizer(tmp_path):
     assert [p.loss for p in resumed.run()] == losses[3:] and resumed.history == losses
     forgetful = trainer()
     forgetful.load(tmp_path / "c.pt")
-    forgetful.optimizer = torch.optim.Adam(forgetful.net.parameters(), betas=(0.9, 0.99))
+    forgetful.optimizer = Muon(forgetful.net, forgetful.recipe.learning_rate)
     assert [p.loss for p in forgetful.run()] != losses[3:]
+
+
+def test_a_run_without_float16_goes_on_with_it_and_the_other_way(tmp_path):
+    """A scale of the loss is in the checkpoint of one of them alone."""
+    for name, before, after in (("off", False, True), ("fp16", True, False)):
+        first, second = trainer(), trainer()
+        first.scaler, second.scaler = (torch.amp.GradScaler("cpu", enabled=enabled) for enabled in (before, after))
+        first.train_step()
+        first.save(tmp_path / name)
+        second.load(tmp_path / name)
+        assert second.step == 1 and second.train_step().step == 2
+
+
+def test_a_run_may_go_on_with_another_learning_rate(tmp_path):
+    first = trainer()
+    first.train_step()
+    first.save(tmp_path / "c.pt")
+    slower = Trainer(replace(TINY, learning_rate=1e-5), first.budget, device="cpu", amp="off")
+    slower.load(tmp_path / "c.pt")
+    before = copy.deepcopy(slower.net)
+    slower.train_step()
+    assert 0 < max((a - b).abs().max() for a, b in zip(slower.net.parameters(), before.parameters())) < 1e-4
+    assert slower.provenance()["learning_rate"] == 1e-5 and slower.provenance()["optimizer"] == "Muon"
 
 
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "empty", "foreign"])
@@ -121,7 +146,7 @@ def test_a_bad_checkpoint_is_explained_and_left_alone(tmp_path, damage):
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     trainer().save(tmp_path / "c.pt")
-    for other in (trainer(steps=7), trainer(seed=1), Trainer(replace(TINY, learning_rate=1.0), Budget(6, 8), "cpu", "off"), Trainer(TINY, Budget(6, 9), "cpu", "off")):
+    for other in (trainer(steps=7), trainer(seed=1), Trainer(replace(TINY, ema_decay=0.5), Budget(6, 8), "cpu", "off"), Trainer(TINY, Budget(6, 9), "cpu", "off")):
         with pytest.raises(CheckpointError, match="another run"):
             other.load(tmp_path / "c.pt")
 
@@ -222,6 +247,25 @@ def test_outputs_that_cannot_be_made_are_explained(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "ROOT", tmp_path / "file")
     with pytest.raises(RuntimeError, match="LESSON_OUTPUTS"):
         runtime.outputs()
+
+
+@pytest.mark.parametrize(("option", "message"), [
+    (["--steps", "0"], "at least 1 step"), (["--steps", "-3"], "at least 1 step"), (["--batch-size", "0"], "at least 1 step of at least 1 sample"), (["--parts", "0"], "at least 1 part"),
+    (["--parts", "-1"], "at least 1 part"), (["--minutes", "-1"], "at least 0"), (["--learning-rate", "0"], "between 0 and 1"), (["--fps", "8"], "give --clips"),
+    (["--clips", ".", "--publish"], "leave them out with --clips"), (["--record", "--seed", "7"], "leave --steps"), (["--record", "--initial", "mnist-ddpm"], "leave --steps")])
+def test_numbers_and_options_that_make_no_sense_are_refused(tmp_path, capsys, option, message):
+    assert main(["mnist-ddpm", "--budget", "smoke", "--device", "cpu", "--out", str(tmp_path), *option]) == 1
+    assert message in capsys.readouterr().err and not list(tmp_path.glob("*.pt"))
+
+
+def test_memory_that_is_full_is_explained(tmp_path, monkeypatch, capsys):
+    def full(*rest, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 14.56 GiB")
+
+    monkeypatch.setattr(Trainer, "train_step", full)
+    assert main(["mnist-ddpm", "--budget", "smoke", "--device", "cpu", "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert "memory is full (CUDA out of memory)" in error and "--recompute" in error and "--parts" in error
 
 
 def test_budget_from_the_environment(monkeypatch):
@@ -346,7 +390,7 @@ def test_a_curriculum_ends_at_the_same_step_after_a_resume_and_bad_ones_are_refu
     assert main(["mnist-ddpm", "--curriculum", "0.5", "--out", str(tmp_path / "x")]) == 1
     assert "mnist-ddpm has no curriculum" in capsys.readouterr().err
     assert main(["vdm-text", "--curriculum", "0", "--record", "--out", str(tmp_path / "x")]) == 1
-    assert "leave --steps, --batch-size and --curriculum out" in capsys.readouterr().err
+    assert "--curriculum, --initial and --seed out" in capsys.readouterr().err
 
 
 def test_what_is_heard_is_followed_through_a_run_and_kept_with_the_results(tmp_path, monkeypatch, capsys):
@@ -366,6 +410,10 @@ def test_what_is_heard_is_followed_through_a_run_and_kept_with_the_results(tmp_p
     for recipe_name, steps in (("mnist-guided", "1"), ("vdm", "1"), ("vdm-text", "0")):
         assert main([recipe_name, "--budget", "smoke", "--hear", steps, "--out", str(tmp_path / "x")]) == 1
         assert "--hear is a number of steps" in capsys.readouterr().err
+    file.write_text(file.read_text()[:100])
+    again = Trainer(VDM_TEXT, Budget(3, 2), "cpu", "off")
+    with pytest.raises(CheckpointError, match="hearing.json is damaged: delete it"):
+        _hear(again, file)
 
 
 def test_loss_band():
@@ -435,6 +483,9 @@ def test_weights_with_less_training_are_not_published_over_better_ones(tmp_path,
     assert 0 < total_flops(planned) < shipped_flops("vdm-text") and shipped_flops("nobody") == 0
     image, older = {"flops": 4.0, "seed": 1, "initial": {"flops": 8.0, "seed": 0}}, {"flops": 8.0, "seed": 0}
     assert total_flops(image) == 12 and total_flops({"flops": 1.0, "initial": {"flops": 2.0, "initial": older}, "frozen": image}) == 15  # each run once
+    assert total_flops({"recipe": "b", "flops": 1.0, "initial": {"recipe": "a", "flops": 2.0}}, "b") == 1
     assert main(["vdm-text", "--budget", "smoke", "--publish", "--out", str(tmp_path)]) == 1
     assert "leave --publish out" in capsys.readouterr().err and shipped.read_bytes() == before
+    assert main(["mav-interpolate", "--budget", "smoke", "--publish", "--out", str(tmp_path)]) == 1  # the training of mav, which it starts from, is no training of this
+    assert "leave --publish out" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.pt"))  # before anything is trained

@@ -2,6 +2,7 @@
 
     python -m utils.compare shapes                 # shapes of the network, equal FLOPs -> assets/results/video-shapes.json
     python -m utils.compare settings               # clips and images a step and more, equal FLOPs -> assets/results/video-settings.json
+    python -m utils.compare optimizers             # Adam and Muon, equal FLOPs -> assets/results/video-optimizers.json
     python -m utils.compare inflation              # an inflated network against one from scratch, equal FLOPs -> assets/results/video-inflation.json
     python -m utils.compare joint --clips 30000    # K = 0, 4, 8 images a clip, three seeds, the same clips seen -> assets/results/video-joint.json
 
@@ -38,24 +39,26 @@ LEVELS = (-8.0, -5.0, -2.0, 1.0, 4.0)  # log-SNR
 CHECKPOINT_SECONDS = 60
 PLAIN = CosineSchedule()
 BASE = UNetConfig(channels=(32, 64, 128), blocks=(1, 1, 1), space=(False, True, True), time=(False, True, True), stem=2, text_width=64)
+ADAM_MAV = replace(MAV, learning_rate=1e-3)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A recipe as it is trained for a table: samples a step, the seed of everything, and whether layers over time start at random and not as the identity."""
+    """A recipe as it is trained for a table: samples a step, the seed of everything, whether layers over time start at random and not as the identity, and whether Adam alone trains it (`utils.optimizer`)."""
 
     recipe: Recipe
     batch_size: int = 8
     seed: int = 0
     random_start: bool = False
+    adam: bool = False
 
 
 def _shape(net: UNetConfig, schedule: CosineSchedule = PLAIN) -> Variant:
-    return Variant(replace(VDM_TEXT, net=net, schedule=schedule, num_images=0, curriculum=None, learning_rate=1.5e-3))
+    return Variant(replace(VDM_TEXT, net=net, schedule=schedule, num_images=0, curriculum=None, learning_rate=1.5e-3), adam=True)
 
 
 def _setting(batch_size: int, num_images: int, **changes: float | UNetConfig) -> Variant:
-    return Variant(replace(VDM_TEXT, num_images=num_images, curriculum=None, **changes), batch_size)
+    return Variant(replace(VDM_TEXT, **{"num_images": num_images, "curriculum": None, "learning_rate": 1e-3} | changes), batch_size, adam=True)
 
 
 TABLES: dict[str, dict[str, Variant]] = {
@@ -76,10 +79,13 @@ TABLES: dict[str, dict[str, Variant]] = {
         "the same, loss weighted by min-SNR 5": _setting(2, 8, min_snr=5.0), "the same, EMA of 0.99": _setting(2, 8, ema_decay=0.99),
         "the same, two blocks at 8": _setting(2, 8, net=replace(VDM_TEXT.net, blocks=(1, 1, 2, 1))),
         "the same, attention over time at 16 too": _setting(2, 8, net=replace(VDM_TEXT.net, time=(False, True, True, True), head_dim=16))},
+    "optimizers": {
+        **{f"Adam, learning rate {rate:.0e}".replace("e-0", "e-"): Variant(replace(VDM_TEXT, curriculum=None, learning_rate=rate), 4, adam=True) for rate in (1e-3, 2e-3)},
+        **{f"Muon, learning rate {rate:.0e}".replace("e-0", "e-"): Variant(replace(VDM_TEXT, curriculum=None, learning_rate=rate), 4) for rate in (1e-3, 2e-3, 4e-3, 8e-3)}},
     "inflation": {
-        "chosen: inflated, image weights frozen": Variant(MAV, 4), "inflated, all weights trained": Variant(replace(MAV, frozen=None), 4),
-        "inflated, layers over time start at random": Variant(MAV, 4, random_start=True), "from scratch": Variant(replace(MAV, initial=None, frozen=None), 4)},
-    "joint": {f"K = {k}, seed {seed}": Variant(replace(VDM, num_images=k), 4, seed) for seed in range(3) for k in (0, 4, 8)}}
+        "chosen: inflated, image weights frozen": Variant(ADAM_MAV, 4, adam=True), "inflated, all weights trained": Variant(replace(ADAM_MAV, frozen=None), 4, adam=True),
+        "inflated, layers over time start at random": Variant(ADAM_MAV, 4, random_start=True, adam=True), "from scratch": Variant(replace(ADAM_MAV, initial=None, frozen=None), 4, adam=True)},
+    "joint": {f"K = {k}, seed {seed}": Variant(replace(VDM, num_images=k, learning_rate=1e-3), 4, seed, adam=True) for seed in range(3) for k in (0, 4, 8)}}
 
 
 @torch.no_grad()
@@ -100,6 +106,8 @@ def trained(name: str, variant: Variant, steps: int, out: Path, device: str, amp
     weights, checkpoint = out / f"{name}.pt", out / f"{name}.checkpoint"
     if not weights.exists():
         trainer = Trainer(variant.recipe, Budget(steps, variant.batch_size), device, amp, variant.seed)
+        if variant.adam:
+            trainer.optimizer = torch.optim.Adam([p for p in trainer.net.parameters() if p.requires_grad], variant.recipe.learning_rate, betas=(0.9, 0.99))
         if variant.random_start:
             start_at_random(trainer.net, variant.seed)
         if checkpoint.exists():
@@ -155,7 +163,7 @@ def main() -> None:
     """Train and measure all variants of a table, or those named, and write the table row by row."""
     parser = argparse.ArgumentParser(prog="python -m utils.compare", description="Variants of the video models, trained with equal means.")
     parser.add_argument("table", choices=list(TABLES))
-    parser.add_argument("--flops", type=float, help="training FLOPs of each variant (default: 3e13 for shapes and inflation, 8e13 for settings)")
+    parser.add_argument("--flops", type=float, help="training FLOPs of each variant (default: 3e13 for shapes and inflation, 4e13 for optimizers, 8e13 for settings)")
     parser.add_argument("--clips", type=int, default=30_000, help="clips that each run of joint sees; 30,000 are 4.9e14 FLOPs at K = 8")
     parser.add_argument("--num", type=int, help="clips sampled of each run (default: 512 for joint, 64 for inflation, else none)")
     parser.add_argument("--only", nargs="*", help="names of variants")
@@ -174,7 +182,7 @@ def main() -> None:
     rows = {row["variant"]: row for row in (json.loads(results.read_text()) if results.exists() else [])}
     for name in a.only or variants:
         start, variant = time.monotonic(), variants[name]
-        flops = a.flops or {"shapes": 3e13, "inflation": 3e13, "settings": 8e13}.get(a.table, 0.0)
+        flops = a.flops or {"shapes": 3e13, "inflation": 3e13, "optimizers": 4e13, "settings": 8e13}.get(a.table, 0.0)
         length = a.clips if a.table == "joint" else flops / (cost(variant.recipe)["gflop_per_sample"] * 1e9)
         model = trained(name, variant, max(1, int(length / variant.batch_size)), out, str(pick_device(a.device)), a.amp, until)
         if model is None:

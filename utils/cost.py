@@ -19,7 +19,7 @@ from .recipes import Recipe, recipe as get_recipe
 from .unet import UNet, UNetConfig, freeze, new_over_time, randomize
 
 T4_SUSTAINED = 7e12  # FLOP/s: the middle of the 5-10 TFLOP/s that small convolution networks reach on a T4 in fp16
-TRAINING_COPIES = 16  # bytes a parameter: weights, EMA, and Adam's two moments, float32
+TRAINING_COPIES = 16  # bytes a parameter: weights, gradients, momentum and EMA, float32
 
 
 @dataclass(frozen=True)

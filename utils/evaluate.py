@@ -1,6 +1,7 @@
-"""Every metric of a shipped model or of a file of clips, as JSON with n, seed, seconds and, beside each number, a floor and controls.
+"""Every metric of a model or of a file of clips, as JSON with n, seed, seconds and, beside each number, a floor and controls.
 
-    python -m utils.evaluate vdm-text [--num 512]        # writes assets/results/vdm-text.json
+    python -m utils.evaluate vdm-text [--num 512]        # the shipped model: writes assets/results/vdm-text.json
+    python -m utils.evaluate runs/vdm-text/vdm-text.pt   # the weights of a run of one's own: writes vdm-text-evaluation.json beside them
     python -m utils.evaluate real [--num 2048]           # the numbers themselves, on real clips: writes assets/results/metrics.json
     python -m utils.evaluate clips.npz                   # writes clips.json beside it; arrays: videos, and captions if there are any
     python -m utils.evaluate vdm-text --clips FOLDER --sample-only    # on a machine with a GPU; and where there is time, without --sample-only, the rest
@@ -24,10 +25,10 @@ import torch
 
 from .data import MNIST, Batch, DataError, MovingMNIST
 from .hearing import hearing
-from .metrics import classify, digit_features, evaluate, kernel_distance, kernel_distance_interval, motion, named, obeyed, read
+from .metrics import check_clips, classify, digit_features, evaluate, kernel_distance, kernel_distance_interval, motion, named, obeyed, read
 from .model import Model
 from .paths import Reading
-from .pretrained import available_models, load_pretrained
+from .pretrained import available_models, load_model
 from .recipes import MNIST_SIZE
 from .runtime import ASSETS, device_name, generator, precision_name
 from .tracker import TRUNCATION
@@ -130,7 +131,7 @@ def read_clips(path: Path) -> tuple[torch.Tensor, list[str] | None]:
     Raises DataError, with what to do, for a file that is missing, damaged, or holds something else.
     """
     if not path.exists():
-        raise DataError(f"There is no file {path.name}. Give a model's name ({', '.join(available_models())}) or an .npz file with clips.")
+        raise DataError(f"There is no file {path.name}. Give a model's name ({', '.join(available_models())}), weights (.pt), or an .npz file with clips.")
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
@@ -226,11 +227,12 @@ def evaluate_model(model: Model, num: int, seed: int = 0, folder: Path | None = 
     """All numbers of a model with their circumstances, ready for JSON. options: those of `Model.sample` (steps, guidance_scale, ...). folder: clips are kept there, and taken from
     there where they were sampled before, as on a machine with a GPU that is lent for minutes; sample_only: measure nothing. ValueError for models that this does not fit."""
     if model.kind in OWN_TABLES:
-        raise ValueError(f"{model.name} does not make clips from nothing: it is measured by `python -m {OWN_TABLES[model.kind]} {model.name}`.")
+        raise ValueError(f"{model.name} does not make clips from nothing: what is shipped of it is measured by `python -m {OWN_TABLES[model.kind]} {model.name}`.")
     if sample_only and folder is None or folder is not None and model.kind != "video":
         raise ValueError("Clips are kept of models that make videos, and to sample alone needs a folder for them: see --clips.")
     start, r = time.monotonic(), model.recipe
     if model.kind == "video":
+        check_clips(torch.zeros(1, *model.sample_shape))  # clips that nothing here can read are not sampled first
         rows = evaluate_video(model, num, seed, folder, sample_only, **options)
     else:
         rows = (evaluate_image if r.sample_shape[-1] == MNIST_SIZE else evaluate_frames)(model, num, seed, **options)
@@ -243,16 +245,16 @@ def evaluate_model(model: Model, num: int, seed: int = 0, folder: Path | None = 
 
 
 def main() -> None:
-    """Evaluate the model, or the file of clips, named on the command line and write its results file."""
-    parser = argparse.ArgumentParser(prog="python -m utils.evaluate", description="Measure a shipped model, or clips from an .npz file (videos, captions).")
-    parser.add_argument("what", help="a model's name, 'real', or a path that ends in .npz")
+    """Evaluate the model, the weights or the clips named on the command line and write their results file."""
+    parser = argparse.ArgumentParser(prog="python -m utils.evaluate", description="Measure a model, or clips from an .npz file (videos, captions).")
+    parser.add_argument("what", help="a shipped model's name, weights that a run has written (.pt), clips (.npz), or 'real'")
     parser.add_argument("--num", type=int, default=512, help="clips, or images, a row")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="denoising steps (default: the recipe's)")
     parser.add_argument("--guidance-scale", type=float, help="(default: the recipe's)")
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
     parser.add_argument("--device")
-    parser.add_argument("--out", type=Path, help="where the JSON goes (default: assets/results/MODEL.json, or beside the .npz file)")
+    parser.add_argument("--out", type=Path, help="where the JSON goes (default: assets/results/MODEL.json, or beside the file)")
     parser.add_argument("--clips", type=Path, metavar="FOLDER", help="keep the sampled clips there, and take those that are there already")
     parser.add_argument("--sample-only", action="store_true", help="sample into --clips and measure nothing")
     a = parser.parse_args()
@@ -263,8 +265,9 @@ def main() -> None:
         elif a.what == "real":
             result, out = evaluate_real(a.num, a.seed, progress=True), RESULTS / "metrics.json"
         else:
-            model = load_pretrained(a.what, a.device, amp=a.amp)
-            result, out = evaluate_model(model, a.num, a.seed, a.clips, a.sample_only, progress=True, steps=a.steps, guidance_scale=a.guidance_scale), RESULTS / f"{a.what}.json"
+            model, weights = load_model(a.what, a.device, a.amp), Path(a.what)
+            out = weights.with_name(f"{weights.stem}-evaluation.json") if weights.suffix == ".pt" else RESULTS / f"{a.what}.json"  # NAME.json beside weights holds their loss
+            result = evaluate_model(model, a.num, a.seed, a.clips, a.sample_only, progress=True, steps=a.steps, guidance_scale=a.guidance_scale)
     except (RuntimeError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
     if a.sample_only:

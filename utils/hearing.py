@@ -1,6 +1,6 @@
 """Does a model hear a word? What a false caption costs, on real clips: the loss with it, less the loss with the true one, in the same noise.
 
-    python -m utils.hearing vdm-text [--num 256] [--weights runs/vdm-text/vdm-text.pt] [--num-digits 1]
+    python -m utils.hearing vdm-text [--num 256] [--num-digits 1]           # or runs/vdm-text/vdm-text.pt
     python -m utils.train vdm-text --hear 200 --out runs/a                  # follows it through a run
     python -m utils.hearing vdm-text --keep runs/a "from nothing"           # files that under this name in assets/results/vdm-text-hearing.json
 
@@ -21,7 +21,7 @@ from .captions import DIRECTIONS, Caption, parse
 from .data import Batch, DataError
 from .diffusion import loss_per_sample, q_sample
 from .model import Model
-from .pretrained import load_pretrained
+from .pretrained import load_model
 from .runtime import ASSETS, autocast, generator
 
 RESULTS = ASSETS / "results"
@@ -100,8 +100,7 @@ def keep(folder: Path, name: str, results: Path) -> None:
 def main() -> None:
     """Print the table for the model, or the weights, named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m utils.hearing", description="What false captions cost a model, on real clips.")
-    parser.add_argument("model", nargs="?", default="vdm-text")
-    parser.add_argument("--weights", type=Path, help="weights of that model in another place than assets/checkpoints")
+    parser.add_argument("model", nargs="?", default="vdm-text", help="a shipped model's name, or weights that a run has written (.pt)")
     parser.add_argument("--keep", nargs=2, metavar=("FOLDER", "NAME"), help="file what a run with --hear wrote to its folder under a name with the results, and measure nothing")
     parser.add_argument("--num", type=int, default=256, help="clips")
     parser.add_argument("--num-digits", type=int, default=2)
@@ -113,7 +112,7 @@ def main() -> None:
         if a.keep:
             keep(Path(a.keep[0]), a.keep[1], RESULTS / f"{a.model}-hearing.json")
             return
-        heard = hearing(load_pretrained(a.model, a.device, a.weights, a.amp), a.num, a.seed, a.num_digits)
+        heard = hearing(load_model(a.model, a.device, a.amp), a.num, a.seed, a.num_digits)
     except (RuntimeError, ValueError) as error:
         raise SystemExit(f"error: {error}") from error
     print("added to the loss, in 1/10,000, with standard error")

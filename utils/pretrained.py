@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ import torch
 from .model import Model
 from .recipes import RECIPES, Recipe, recipe as get_recipe
 from .runtime import ASSETS, ROOT, device_name, peak_memory_mib, versions
-from .unet import UNet
+from .unet import UNet, UNetConfig
 
 CHECKPOINTS = ASSETS / "checkpoints"
 FORMAT = "video-diffusion-weights-1"
@@ -31,71 +31,91 @@ def available_models() -> list[str]:
 
 
 def load_pretrained(name: str, device: str | torch.device | None = None, path: Path | None = None, amp: str = "off", any_frozen: bool = False) -> Model:
-    """The shipped model `name`, or the weights at `path`, on `device`; `amp` as for `Model`. any_frozen: also where the frozen weights
+    """The shipped model `name`, or the weights of that recipe at `path`, on `device`; `amp` as for `Model`. any_frozen: also where the frozen weights
     have been trained on since, which is good enough to start training from, and for nothing else.
 
-    Raises ValueError for an unknown name, WeightsError for weights that are missing, damaged or of another network.
+    The network and the shape of samples are those that a file of weights tells of; all else is the recipe's. Of a recipe with another schedule, say: `Model(recipe, *load_weights(path, recipe))`.
+    Raises ValueError for an unknown name, WeightsError for weights that are missing, damaged or of another recipe.
     """
     recipe = get_recipe(name)
-    path = CHECKPOINTS / f"{name}.pt" if path is None else Path(path)
-    if not path.exists():
-        raise WeightsError(f"{path.name} is not in {path.parent.name}/. Shipped: {', '.join(available_models()) or 'none'}. "
-                           f"Restore it with `git checkout -- assets`, or train it with `python -m utils.train {name}`.")
-    net, origin = load_weights(path, recipe, any_frozen)
-    return Model(recipe, net, origin, device, amp)
+    if path is not None:
+        return _from_file(Path(path), name, device, amp, any_frozen)
+    return Model(recipe, *load_weights(CHECKPOINTS / f"{name}.pt", recipe, any_frozen), device, amp)
+
+
+def load_model(what: str, device: str | torch.device | None = None, amp: str = "off", any_frozen: bool = False) -> Model:
+    """What a command line names: the shipped model of that name, or the file of weights (.pt) that a run has written, of whatever recipe and network it tells of.
+    Further arguments and errors: as of `load_pretrained`."""
+    return _from_file(Path(what), None, device, amp, any_frozen) if what.endswith(".pt") else load_pretrained(what, device, amp=amp, any_frozen=any_frozen)
 
 
 def load_initial(what: str) -> Model:
-    """Weights to start training from, on the CPU: the shipped model of that name, or a file of weights (.pt) that a run has written, also of a network with other channels, or attention at other levels.
-
-    Raises ValueError for an unknown name, WeightsError for weights that are missing, damaged or of another network."""
-    if not what.endswith(".pt"):
-        return load_pretrained(what, "cpu", any_frozen=True)
-    try:
-        saved = torch.load(what, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many types for a damaged file
-        raise WeightsError(f"{what} cannot be read ({type(error).__name__}): give a shipped model's name, or weights that a run has written, such as runs/vdm-text/vdm-text.pt.") from error
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
-        raise WeightsError(f"{what} does not hold weights: take the file that is named after its recipe, not the checkpoint.")
-    recipe = get_recipe(saved["name"])
-    recipe = replace(recipe, net=replace(recipe.net, **_shape(saved["weights"])))
-    return Model(recipe, *load_weights(Path(what), recipe, any_frozen=True), "cpu")
-
-
-def _shape(weights: dict[str, torch.Tensor]) -> dict[str, tuple]:
-    """The widths of the levels of a network with these weights, and where it has attention; nothing, where they are of layers over time alone."""
-    stages = [f"down.{level}.stages.0" for level in range(8) if f"down.{level}.stages.0.residual.conv2.weight" in weights]
-    if not stages:
-        return {}
-    return {"channels": tuple(len(weights[f"{stage}.residual.conv2.weight"]) for stage in stages),
-            **{kind: tuple(f"{stage}.{kind}.qkv.weight" in weights for stage in stages) for kind in ("space", "time")}}
+    """Weights to start training from, on the CPU: `load_model`, with any frozen weights."""
+    return load_model(what, "cpu", any_frozen=True)
 
 
 def load_weights(path: Path, recipe: Recipe, any_frozen: bool = False) -> tuple[UNet, dict]:
-    """The network that `save_weights` wrote, in float32 on the CPU, and its provenance; any_frozen as for `load_pretrained`.
-    WeightsError when it does not fit."""
-    mend = f"Restore it with `git checkout -- assets`, or train it with `python -m utils.train {recipe.name}`."
+    """The recipe's network as `save_weights` wrote it, in float32 on the CPU, and its provenance; any_frozen as for `load_pretrained`. WeightsError for another network too."""
+    return _network(path, _read(path, recipe.name), recipe, any_frozen)
+
+
+def _from_file(path: Path, name: str | None, device: str | torch.device | None, amp: str, any_frozen: bool) -> Model:
+    """The model in a file of weights; name: of the recipe that it must be of, None for any."""
+    saved = _read(path, name)
+    try:
+        recipe = get_recipe(saved["name"])
+        if "net" in saved:  # older files, the shipped ones among them, do not tell: they are of the recipe's network
+            recipe = replace(recipe, net=UNetConfig(**saved["net"]), sample_shape=saved["sample_shape"])
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path} holds a model that this version of the project does not know. {error}") from error
+    return Model(recipe, *_network(path, saved, recipe, any_frozen), device, amp)
+
+
+def _read(path: Path, name: str | None) -> dict:
+    """What `save_weights` wrote; name as for `_from_file`. WeightsError for a file that is missing, damaged, or holds something else."""
+    example = name or "vdm-text"
+    finished = f"Give weights that a run has written at its end, as `python -m utils.train {example}` does to runs/{example}/{example}.pt."
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path} cannot be read: there is no such file. {_mend(path, finished)}") from error
     except Exception as error:  # torch.load raises many types for a damaged file
-        raise WeightsError(f"{path.name} is damaged ({type(error).__name__}). {mend}") from error
-    if not isinstance(saved, dict) or saved.get("format") != FORMAT or saved.get("name") != recipe.name:
-        raise WeightsError(f"{path.name} does not hold weights of {recipe.name}. {mend}")
+        raise WeightsError(f"{path} cannot be read ({type(error).__name__}): it is damaged, or no file of weights. {_mend(path, finished)}") from error
+    if not isinstance(saved, dict) or saved.get("format") != FORMAT:
+        raise WeightsError(f"{path} does not hold weights of {name or 'a recipe'}. {_mend(path, 'Take the file that is named after its recipe, not the checkpoint.')}")
+    if name not in (None, saved["name"]):
+        raise WeightsError(f"{path} does not hold weights of {name}, but of {saved['name']}. {_mend(path, 'Load it by that name.')}")
+    return saved
+
+
+def _mend(path: Path, other: str) -> str:
+    """What to do about a file of weights that is of no use: one that is shipped can be had again; of others, `other`."""
+    shipped = path.resolve().parent == CHECKPOINTS.resolve()
+    return f"Restore it with `git checkout -- assets`, or train it with `python -m utils.train {path.stem} --publish`." if shipped else other
+
+
+def _network(path: Path, saved: dict, recipe: Recipe, any_frozen: bool) -> tuple[UNet, dict]:
+    """The recipe's network with the weights that were read from a file, and their provenance. WeightsError when they do not fit."""
     net, weights = UNet(recipe.net), {key: tensor.float() for key, tensor in saved["weights"].items()}
     if recipe.frozen is not None:
         base = load_pretrained(recipe.frozen, "cpu").net
         if saved.get("frozen") != _digest(base) and not any_frozen:
-            raise WeightsError(f"{path.name} was trained on other weights of {recipe.frozen} than those that are shipped. {mend}")
+            raise WeightsError(f"{path} was trained on other weights of {recipe.frozen} than those that are shipped. "
+                               + _mend(path, f"Train it on, on these: `python -m utils.train {recipe.name} --initial {path}`."))
         weights = {**base.state_dict(), **weights}
-    try:
-        net.load_state_dict(weights)
-    except RuntimeError as error:
-        raise WeightsError(f"{path.name} was made for another shape of {recipe.name}. {mend}") from error
+    expected, given = asdict(recipe.net), saved.get("net", {})
+    differ = [f"{key} {given[key]} in place of {expected.get(key)}" for key in given if given[key] != expected.get(key)]
+    shapes, found = ({key: tuple(tensor.shape) for key, tensor in tensors.items()} for tensors in (net.state_dict(), weights))
+    unfit = [key for key in {**shapes, **found} if shapes.get(key) != found.get(key)]
+    if differ or unfit:
+        said = ", ".join(differ) or f"{len(unfit)} of {len(shapes)} parameters are missing or have another shape, first {unfit[0]}: {found.get(unfit[0], 'none')} in place of {shapes.get(unfit[0], 'none')}"
+        raise WeightsError(f"{path} was made for another shape of {recipe.name}: {said}. {_mend(path, 'Load it with the recipe that it was trained with: `load_weights(path, recipe)`.')}")
+    net.load_state_dict(weights)
     return net, json.loads(saved["provenance"])
 
 
 def save_weights(path: Path, recipe: Recipe, net: UNet, provenance: dict) -> None:
-    """Write `net` in float16 with its provenance, for `load_pretrained`; moved into place when whole. Of a recipe with frozen weights
+    """Write `net` in float16 with its shape and its provenance, for `load_pretrained`; moved into place when whole. Of a recipe with frozen weights
     only the others are written, with a digest of the frozen ones; ValueError if these are not what they were."""
     path, weights, digest = Path(path), net.state_dict(), None
     if recipe.frozen is not None:
@@ -106,14 +126,14 @@ def save_weights(path: Path, recipe: Recipe, net: UNet, provenance: dict) -> Non
         weights = {name: tensor for name, tensor in weights.items() if name not in still}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".partial")
-    torch.save({"format": FORMAT, "name": recipe.name, "provenance": json.dumps(provenance), "frozen": digest,
+    torch.save({"format": FORMAT, "name": recipe.name, "net": asdict(net.config), "sample_shape": recipe.sample_shape, "provenance": json.dumps(provenance), "frozen": digest,
                 "weights": {key: tensor.detach().half().cpu() for key, tensor in weights.items()}}, temporary)
     os.replace(temporary, path)
 
 
-def total_flops(provenance: dict) -> float:
-    """The FLOPs of training in weights: of the run itself and of those that it started from or rests on, each once."""
-    return sum(runs(provenance).values())
+def total_flops(provenance: dict, recipe: str | None = None) -> float:
+    """The training FLOPs in weights, those of what they started from and rest on included, each run once; recipe: of runs of that recipe alone."""
+    return sum(flops for run, flops in runs(provenance).items() if recipe in (None, json.loads(run).get("recipe")))
 
 
 def runs(provenance: dict) -> dict[str, float]:
@@ -124,9 +144,9 @@ def runs(provenance: dict) -> dict[str, float]:
 
 
 def shipped_flops(name: str) -> float:
-    """`total_flops` of a model's shipped weights; 0 when there are none."""
+    """What a model's shipped weights had of training as that model, whatever they started from (`total_flops` of its recipe); 0 when there are none."""
     path = CHECKPOINTS / f"{name}.pt"
-    return total_flops(json.loads(torch.load(path, map_location="cpu", weights_only=True)["provenance"])) if path.exists() else 0
+    return total_flops(json.loads(torch.load(path, map_location="cpu", weights_only=True)["provenance"]), name) if path.exists() else 0
 
 
 def _digest(net: UNet) -> str:

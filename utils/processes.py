@@ -33,7 +33,9 @@ class Processes:
         return self.rank == 0
 
     def shares(self, num: int, parts: int = 1) -> list[slice]:
-        """Which of `num` rows of a batch are this process's, in `parts` pieces of one length. ValueError when num is not divisible."""
+        """Which of `num` rows of a batch are this process's, in `parts` pieces of one length. ValueError when num is not divisible, or parts is less than 1."""
+        if parts < 1:
+            raise ValueError(f"A batch is shared out in at least 1 part, not {parts}.")
         if num % (self.size * parts):
             raise ValueError(f"A batch of {num} cannot be shared evenly by {self.size} process{'es' if self.size > 1 else ''} in {parts} part{'s' if parts > 1 else ''} each: "
                              f"choose a --batch-size divisible by {self.size * parts}.")

@@ -179,9 +179,9 @@ def shapes_table() -> str:
     return "\n".join(lines)
 
 
-def settings_table() -> str:
-    """Settings of `vdm-text` that were compared at equal FLOPs, as Markdown."""
-    rows = json.loads((RESULTS / "video-settings.json").read_text())
+def settings_table(compared: str = "settings") -> str:
+    """Settings, or optimizers, of `vdm-text` that were compared at equal FLOPs, as Markdown."""
+    rows = json.loads((RESULTS / f"video-{compared}.json").read_text())
     levels = list(rows[0]["validation_loss"])
     lines = ["| setting | steps | clips seen | " + " | ".join(f"loss at {level}" for level in levels) + " | the same without captions at -2 |", "|---|" + "---|" * (len(levels) + 3)]
     for row in rows:
@@ -305,7 +305,7 @@ def _times(ratio: float, word: str) -> str:
     return "" if ratio == 1 else f", {ratio:.0f}× {word}"
 
 
-TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "clip-guidance": clip_guidance_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table,
+TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "clip-guidance": clip_guidance_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table, "optimizers": lambda: settings_table("optimizers"),
           "joint": joint_table, "survival": survival_table, "growth": growth_table, "extension": extension_table, "inflation": inflation_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
 
 

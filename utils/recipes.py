@@ -26,6 +26,10 @@ class Budget:
     steps: int
     batch_size: int
 
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch_size < 1:
+            raise ValueError(f"Training takes at least 1 step of at least 1 sample, not {self.steps} of {self.batch_size}.")
+
 
 @dataclass(frozen=True)
 class Practice:
@@ -102,7 +106,7 @@ class Recipe:
     budgets: dict[str, Budget]
     captions: str | None = None
     num_images: int = 0
-    learning_rate: float = 1e-3
+    learning_rate: float = 4e-3
     ema_decay: float = 0.999
     null_probability: float = 0.0
     min_snr: float | None = None
@@ -154,20 +158,20 @@ class Recipe:
 MNIST_DDPM = Recipe(
     name="mnist-ddpm", kind="image", prediction="eps", schedule=LinearBetaSchedule(),
     net=UNetConfig(channels=(32, 64, 64), blocks=(1, 1, 1), space=(False, False, True), time=(False, False, False)),
-    sample_shape=(1, 1, 28, 28), learning_rate=1e-3,
+    sample_shape=(1, 1, 28, 28),
     sampler="ancestral", sampling_steps=1000,
     budgets={"smoke": Budget(10, 16), "cpu": Budget(150, 64), "t4": Budget(6000, 128), "t4-long": Budget(18000, 128)})
 
 MNIST_GUIDED = Recipe(  # lesson 01's network with a text encoder; a label is the caption that names it
     name="mnist-guided", kind="image", prediction="v", schedule=CosineSchedule(),
     net=UNetConfig(channels=(32, 64, 64), blocks=(1, 1, 1), space=(False, False, True), time=(False, False, False), text_width=32),
-    sample_shape=(1, 1, 28, 28), captions="digits", learning_rate=1e-3, null_probability=0.1,
+    sample_shape=(1, 1, 28, 28), captions="digits", null_probability=0.1,
     budgets={"smoke": Budget(10, 16), "cpu": Budget(150, 64), "t4": Budget(6000, 128), "t4-long": Budget(18000, 128)})
 
 VDM_TEXT = Recipe(
     name="vdm-text", kind="video", prediction="v", schedule=CosineSchedule(shift=-2.0),
     net=UNetConfig(channels=(16, 32, 96, 128), blocks=(1, 1, 1, 1), space=(False, False, True, True), time=(False, False, True, True), text_width=64),
-    sample_shape=(1, 16, 32, 32), captions="mixed", num_images=8, learning_rate=1e-3, null_probability=0.1,
+    sample_shape=(1, 16, 32, 32), captions="mixed", num_images=8, null_probability=0.1,
     guidance_scale=2.0, sampler="ancestral",
     curriculum=Curriculum((Practice(0.25, 1, -7.0, -3.0), Practice(0.2, 2, -7.0, -1.0))),
     budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(7500, 32), "t4-long": Budget(23000, 32)})

@@ -207,13 +207,16 @@ def network_diagram(net: UNet, sample_shape: tuple[int, int, int, int], title: s
     ends = [(x, x + 0.36 * (1 + (stage.space is not None) + (stage.time is not None)), y) for (x, y), (stage, _, _) in zip(places, seen)]
     for (_, right, y), (left, _, below) in zip(ends, ends[1:]):
         ax.annotate("", (left - 0.03, below), (right, y), arrowprops={"arrowstyle": "->", "color": GREY})
-    for row in range(len(heights) - 1):
-        on_row = [end for end in ends if end[2] == -row]
-        ax.plot([on_row[len(on_row) // 2 - 1][1] + 0.1, on_row[len(on_row) // 2][0] - 0.1], [-row, -row], color=GREY, linestyle="--", linewidth=1)
+    for k in range((len(ends) - 2) // 2):  # every stage on the way down has its partner on the way up; the two in the middle have none
+        (start, right, y), (left, end, _) = ends[k], ends[-1 - k]
+        between = sum(end[2] == y for end in ends[k + 1:-1 - k])
+        xs, ys = ([right + 0.1, left - 0.1], [y, y]) if not between else ([(start + right) / 2] * 2 + [(left + end) / 2] * 2, [y - 0.2] + [y - 0.28 - 0.04 * between] * 2 + [y - 0.2])
+        ax.plot(xs, ys, color=GREY, linestyle="--", linewidth=1)  # below the stages that stand between, where there are any
     ax.set_yticks([-row for row in range(len(heights))], [f"{height}×{height}" for height in heights], fontsize=SMALL)
     ax.set(xticks=[], xlim=(-0.4, ends[-1][1] + 0.4), ylim=(-len(heights) + 0.5, 0.7))
     ax.spines[:].set_visible(False)
-    ax.set_xlabel("R residual block, S attention over space, T attention over time; above: channels", fontsize=SMALL)
+    letters = ["R residual block"] + ["S attention over space"] * any(stage.space is not None for stage, *_ in seen) + ["T attention over time"] * any(stage.time is not None for stage, *_ in seen)
+    ax.set_xlabel(f"{', '.join(letters)}; above: channels; dashed: shortcuts", fontsize=SMALL)
     figure.suptitle(title or None, fontsize=TITLE)
     plt.close(figure)
     return figure
@@ -270,7 +273,7 @@ def loss_figure(history: Sequence[float], band: Sequence[Sequence[float]] | None
     if history:
         window = max(1, len(history) // 20)
         smooth = np.convolve(history, np.ones(window) / window, mode="valid")
-        left.plot(np.arange(window, len(history) + 1), smooth, color=BLUE, linewidth=1.8, label="this run, mean")
+        left.plot(np.arange(len(smooth)) + (window + 1) / 2, smooth, color=BLUE, linewidth=1.8, label="this run, mean")  # at the middle of its window: at the end it would lag
     left.set(xlabel="step", ylabel="loss", xlim=(0, steps or None), title=title)
     if band or history:
         left.set_yscale("log")

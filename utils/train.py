@@ -22,7 +22,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,21 +33,22 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from .captions import tokenize
+from .captions import CaptionError, tokenize
 from .cost import measure
 from .data import FINE_FPS
 from .diffusion import augment, loss_per_sample, q_sample
 from .hearing import heard_so_far
 from .keyframes import sample_masks
 from .model import MAX_AUGMENTATION, Model
+from .optimizer import Muon
 from .pretrained import CHECKPOINTS, load_initial, load_pretrained, provenance, runs, save_weights, shipped_flops, total_flops
 from .processes import ALONE, Processes, join, telling_of_lost_processes
 from .recipes import MNIST_SIZE, RECIPES, Budget, Practice, Recipe, recipe as get_recipe
 from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, check_compiles, generator, pick_device, precision_name
 from .unet import UNet, freeze, inflate, new_over_time
-from .video_folder import VideoFolder
+from .video_folder import CAPTIONS_FILE, VideoFolder
 
-FORMAT = "video-diffusion-training-1"
+FORMAT = "video-diffusion-training-2"
 IMAGES = 1_000_003  # added to the seed of the clips: the seed of the images that are packed to them
 PATIENCE = 20  # consecutive steps without a finite loss or gradient before a run gives up
 
@@ -118,14 +119,14 @@ class Trainer:
     budget: length of the run, over which the learning rate decays, and samples a step. device, amp: see `runtime`. seed: of
     everything. initial: a trained model to start from instead of the recipe's `initial`, or the seed's weights; it has every parameter of this recipe's network but layers over time
     and new inputs (those that it has beyond are left out), of as many channels or so many times fewer (`unet.inflate`), else ValueError. Weights of the recipe's `frozen` model stay as they are shipped.
-    clips: a `VideoFolder` to learn from, made for a number of frames, in place of the recipe's data. processes: this one's place among several that train together. parts: gradients of so many
+    clips: a `VideoFolder` to learn from in place of the recipe's data, of its sample_shape, drawn by `seed`; ValueError for another shape, CaptionError for a caption outside the grammar. processes: this one's place among several that train together. parts: gradients of so many
     parts of a batch are added up before a step, so that a batch may be larger than memory. recompute: save memory, for about a third more time (`UNet.recompute`).
     fresh_text: the text encoder starts from the seed and not from `initial`: one that has learnt to look at digits alone hardly learns to hear another word.
     compiled: run the network through `torch.compile`, which takes a minute or two at the start; ValueError for a GPU that it does not support.
     """
 
     def __init__(self, recipe: Recipe, budget: Budget, device: str | torch.device | None = None, amp: str = "auto", seed: int = 0,
-                 initial: Model | None = None, clips: Callable[[int], VideoFolder] | None = None, processes: Processes = ALONE, parts: int = 1, recompute: bool = False, fresh_text: bool = False,
+                 initial: Model | None = None, clips: VideoFolder | None = None, processes: Processes = ALONE, parts: int = 1, recompute: bool = False, fresh_text: bool = False,
                  compiled: bool = False) -> None:
         self.recipe, self.budget, self.steps, self.seed, self.step = recipe, budget, budget.steps, seed, 0
         self.processes, self.shares, self.whole = processes, processes.shares(budget.batch_size, parts), True
@@ -165,7 +166,7 @@ class Trainer:
         if compiled:
             check_compiles(self.device)
             self.net.compile(dynamic=False)
-        self.optimizer = torch.optim.Adam([p for p in self.net.parameters() if p.requires_grad], lr=recipe.learning_rate, betas=(0.9, 0.99))
+        self.optimizer = Muon(self.net, recipe.learning_rate)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.captions = None if recipe.null_probability == 1 else recipe.captions
         self.data, self.images = self._data(clips)
@@ -181,19 +182,24 @@ class Trainer:
         self.trained_seconds = 0.0
         self.history: list[float] = []
 
-    def _data(self, clips: Callable[[int], VideoFolder] | None) -> tuple:
+    def _data(self, clips: VideoFolder | None) -> tuple:
         """What clips, and what images to pack to them, are drawn from; ValueError for a folder that the recipe cannot learn from."""
         r = dataclasses.replace(self.recipe, captions=self.captions)
         if clips is None:
             return r.dataset("train", self.seed, self.device), r.dataset("train", self.seed + IMAGES, self.device, num_frames=1) if r.num_images else None
-        data = clips(r.sample_shape[1])
-        if self.captions is not None and data.texts is None:
+        if (shape := (clips.channels, clips.num_frames, clips.image_size, clips.image_size)) != r.sample_shape:
+            raise ValueError(f"{r.name} learns from clips of shape {r.sample_shape} (channels, frames, height, width), and the folder gives {shape}.")
+        if self.captions is not None and clips.texts is None:
             raise ValueError(f"{r.name} learns from captions, and the folder has none: write a captions.csv (file,caption), or train a recipe without captions, such as vdm.")
         if r.frame_skips:
             raise ValueError(f"{r.name} learns from several frame rates, which a folder of clips does not have: train another recipe.")
-        if data.texts is not None and self.captions is not None:
-            tokenize(data.texts)  # a caption outside the grammar is found out now
-        return data, clips(1) if r.num_images else None
+        if self.captions is not None:
+            for file, text in zip(clips.files, clips.texts):  # a caption outside the grammar is found out now
+                try:
+                    tokenize([text])
+                except CaptionError as error:
+                    raise CaptionError(f"{file}: {error}") from error
+        return clips.drawn(self.seed), clips.drawn(self.seed + IMAGES, 1) if r.num_images else None
 
     def learning_rate(self, step: int) -> float:
         """Linear warm-up over the first twentieth (at most 200 steps), then cosine decay to zero."""
@@ -297,7 +303,7 @@ class Trainer:
         self.bad_steps = 0 if finite else self.bad_steps + 1
         if self.bad_steps >= PATIENCE:
             raise TrainingError(f"The loss or its gradient was not finite in {PATIENCE} steps in a row, up to step {self.step}. "
-                                "The last checkpoint is kept. Lower the learning rate, or train with --amp off.")
+                                "The last checkpoint is kept. Go on from it with --resume and a smaller --learning-rate, or --amp off.")
         self.step += 1
         seconds = time.perf_counter() - start
         self.trained_seconds += seconds
@@ -327,13 +333,17 @@ class Trainer:
             this_run["device"] = f"{self.processes.size} x {this_run['device']}"
         if self.fresh_text:
             this_run["fresh_text"] = True
+        this_run |= {"optimizer": type(self.optimizer).__name__, "learning_rate": self.recipe.learning_rate}
+        if isinstance(self.data, VideoFolder):
+            this_run["clips"] = {"files": len(self.data), "frames": sum(clip.shape[1] for clip in self.data.clips), "digest": self.data.digest}
         if self.grown_from is not None:
             this_run["grown_from"] = {key: list(levels) for key, levels in self.grown_from.items()}
         return this_run | ({} if self.origin is None else {"initial": self.origin}) | ({} if self.base is None else {"frozen": self.base})
 
     def fingerprint(self) -> str:
-        """A text that is the same exactly for runs which may continue each other."""
-        return repr((dataclasses.replace(self.recipe, budgets={}), self.budget, self.seed, *(origin for origin in (self.origin, self.base) if origin is not None), *(["fresh text"] if self.fresh_text else [])))
+        """A text that is the same exactly for runs which may continue each other: the learning rate may change on the way."""
+        return repr((dataclasses.replace(self.recipe, budgets={}, learning_rate=0.0), self.budget, self.seed, *(origin for origin in (self.origin, self.base) if origin is not None), *(["fresh text"] if self.fresh_text else []),
+                     *([self.data.digest] if isinstance(self.data, VideoFolder) else [])))
 
     def save(self, path: Path) -> None:
         """Write a checkpoint: to a temporary file first, then moved into place, so `path` is always whole.
@@ -363,12 +373,13 @@ class Trainer:
         """Go on from a checkpoint. Raises CheckpointError, and changes nothing, when it is damaged or of another run."""
         state = read_checkpoint(path)
         if state["fingerprint"] != self.fingerprint():
-            raise CheckpointError(f"{Path(path).name} belongs to another run (recipe, steps, batch size, seed or initial weights differ). "
+            raise CheckpointError(f"{Path(path).name} belongs to another run (recipe, steps, batch size, seed, initial weights or folder of clips differ). "
                                   "Use the settings it was made with, or another --out.")
         self.net.load_state_dict(state["net"])
         self.ema.net.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty after a run without float16: one with it begins with a scale of its own
+            self.scaler.load_state_dict(state["scaler"])
         self.whole = True
         self.ema.updates, self.step, self.bad_steps = state["ema_updates"], state["step"], state["bad_steps"]
         self.trained_seconds, self.history = state["trained_seconds"], list(state["history"])
@@ -385,7 +396,7 @@ def read_checkpoint(path: Path) -> dict:
         raise CheckpointError(f"{path.name} is damaged or not a checkpoint ({type(error).__name__}). It is left as it is; "
                               "move it away and start again, or choose another --out.") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{path.name} is not a training checkpoint of this project. It is left as it is; choose another --out.")
+        raise CheckpointError(f"{path.name} is not a training checkpoint of this version of the project. It is left as it is; choose another --out.")
     return state
 
 
@@ -414,6 +425,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--budget", choices=BUDGETS, help="how long to train (default: LESSON_BUDGET, else by the device)")
     parser.add_argument("--steps", type=int, help="optimizer steps, instead of the budget's")
     parser.add_argument("--batch-size", type=int, help="samples a step, instead of the budget's")
+    parser.add_argument("--learning-rate", type=float, help="the highest of the run, instead of the recipe's; a run that is resumed may have another")
     parser.add_argument("--minutes", type=float, help="stop after so many minutes with a checkpoint; go on with --resume")
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="mixed precision (default: by the device)")
     parser.add_argument("--device", help="cuda, mps or cpu (default: the best there is)")
@@ -423,6 +435,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fresh-text", action="store_true", help="with --initial: but its text encoder starts anew, where it does not hear a kind of word")
     parser.add_argument("--out", type=Path, help="folder for the checkpoint and the weights (default: runs/RECIPE)")
     parser.add_argument("--clips", type=Path, metavar="FOLDER", help="learn from a folder of GIF or MP4 clips (captions.csv: file,caption) instead of the recipe's data")
+    parser.add_argument("--fps", type=float, help="with --clips: frames a second to resample them to (default: the files' own frames, one by one)")
     parser.add_argument("--parts", type=int, default=1, help="add up the gradients of so many parts of a batch before each step: for batches larger than memory")
     parser.add_argument("--recompute", action="store_true", help="keep no activations inside stages, compute them anew: less memory, about a third more time")
     parser.add_argument("--compile", action="store_true", help="compile the network: a minute or two at the start, then faster on GPUs of compute capability 8.0 and above (not on a T4)")
@@ -436,7 +449,13 @@ def main(argv: list[str] | None = None) -> int:
         recipe = get_recipe(a.recipe)
         name = a.budget or default_budget()
         budget = recipe.budget(name)
-        budget = Budget(a.steps or budget.steps, a.batch_size or budget.batch_size)
+        budget = Budget(budget.steps if a.steps is None else a.steps, budget.batch_size if a.batch_size is None else a.batch_size)
+        if a.learning_rate is not None:
+            if not 0 < a.learning_rate < 1:
+                raise ValueError(f"--learning-rate is between 0 and 1, not {a.learning_rate}.")
+            recipe = dataclasses.replace(recipe, learning_rate=a.learning_rate)
+        if a.minutes is not None and a.minutes < 0:
+            raise ValueError(f"--minutes is at least 0, not {a.minutes}.")
         if a.curriculum is not None:
             if recipe.curriculum is None:
                 raise ValueError(f"{recipe.name} has no curriculum: leave --curriculum out.")
@@ -444,13 +463,22 @@ def main(argv: list[str] | None = None) -> int:
         out = a.out or Path("runs") / recipe.name
         if a.hear is not None and (a.hear < 1 or recipe.captions is None or recipe.sample_shape[-1] == MNIST_SIZE):
             raise ValueError("--hear is a number of steps, for recipes that learn from captions of moving digits.")
-        if a.record and (a.steps or a.batch_size or a.curriculum is not None):
-            raise ValueError(f"--record keeps the curve of the budget {name} as it is: leave --steps, --batch-size and --curriculum out.")
+        if a.clips is None and a.fps is not None:
+            raise ValueError("--fps is for a folder of clips: give --clips, or leave it out.")
+        if a.clips is not None and (a.publish or a.record):
+            raise ValueError("--publish and --record are for models that learn from the recipe's own data: leave them out with --clips.")
+        if a.record and (a.seed or any(option is not None for option in (a.steps, a.batch_size, a.learning_rate, a.curriculum, a.initial))):
+            raise ValueError(f"--record keeps the curve of the budget {name} as it is: leave --steps, --batch-size, --learning-rate, --curriculum, --initial and --seed out.")
         initial = None if a.initial is None else load_initial(a.initial)
         with join(a.device) as (processes, device), alone(out) if processes.first else contextlib.nullcontext():
-            clips = None if a.clips is None else lambda num_frames: VideoFolder(a.clips, recipe.sample_shape[-1], num_frames, recipe.sample_shape[0], seed=a.seed, device=device)
+            clips = None
+            if a.clips is not None:
+                channels, num_frames, size, _ = recipe.sample_shape
+                clips = VideoFolder(a.clips, size, num_frames, channels, a.fps, captions=CAPTIONS_FILE if recipe.captions else None, device=device)
+                if processes.first:
+                    print(clips)
             trainer = Trainer(recipe, budget, device, a.amp, a.seed, initial, clips, processes, a.parts, a.recompute, a.fresh_text, a.compile)
-            if a.publish and (planned := total_flops(trainer.provenance(budget.steps))) < (there := shipped_flops(recipe.name)):
+            if a.publish and (planned := total_flops(trainer.provenance(budget.steps), recipe.name)) < (there := shipped_flops(recipe.name)):
                 raise ValueError(f"The shipped weights of {recipe.name} had {there:.2g} FLOPs of training, these would have {planned:.2g}: leave --publish out, "
                                  f"choose a larger budget, or delete assets/checkpoints/{recipe.name}.pt first.")
             if _run(trainer, out, a.minutes, a.resume, a.checkpoint_seconds, a.hear) and processes.first:
@@ -458,6 +486,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; the checkpoint is written: go on with the same command and --resume", file=sys.stderr)
         return 130
+    except torch.OutOfMemoryError as error:
+        print(f"error: the GPU's memory is full ({str(error).split('. ')[0]}). Add --recompute, or --parts 2, 4, ...: the same batch in pieces. The last checkpoint is kept.", file=sys.stderr)
+        return 1
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -518,11 +549,16 @@ def interrupts_wait() -> Iterator[None]:
 def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, checkpoint_seconds: float, hear: int | None) -> bool:
     checkpoint, processes = out / "checkpoint.pt", trainer.processes
     there = checkpoint.exists()
-    processes.mean(torch.zeros((), device=trainer.device))  # all have looked before one writes
+    seen = float(processes.mean(torch.tensor(float(there), device=trainer.device)))  # all have looked before one writes
+    if seen not in (0, 1):
+        raise CheckpointError(f"Only some of the {processes.size} processes find {checkpoint}: give an --out that all of them share, or copy the checkpoint to each machine.")
     if there and not resume:
         raise CheckpointError(f"{checkpoint} exists: pass --resume to go on from it, or choose another --out.")
     if there:
         trainer.load(checkpoint)
+        step = torch.tensor(float(trainer.step), device=trainer.device)
+        if processes.mean((step - processes.mean(step)).abs()) > 0:
+            raise CheckpointError(f"The {processes.size} processes find checkpoints of different steps in {out}: give an --out that all of them share, or copy one checkpoint to each machine.")
         if processes.first:
             print(f"resumed at step {trainer.step} of {trainer.steps}")
     elif processes.first:
@@ -562,10 +598,16 @@ def _hear(trainer: Trainer, path: Path) -> None:
     """Add a row to the file: what the EMA weights have heard so far. Rows of later steps, of a run that was killed since its last checkpoint, are dropped."""
     model = Model(trainer.recipe, trainer.ema.net, device=trainer.device)
     model.dtype = trainer.dtype
-    rows = [row for row in (json.loads(path.read_text())["rows"] if path.exists() else []) if row["step"] < trainer.step]
+    try:
+        before = json.loads(path.read_text())["rows"] if path.exists() else []
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{path} is damaged: delete it, or leave --hear out.") from error
+    rows = [row for row in before if row["step"] < trainer.step]
     ends = [] if trainer.curriculum is None else trainer.curriculum.ends(trainer.steps)
     rows.append({"step": trainer.step, **heard_so_far(model)})
-    path.write_text(json.dumps({"provenance": trainer.provenance(), "steps": trainer.steps, "curriculum": ends, "rows": rows}, indent=1) + "\n")
+    temporary = path.with_name(path.name + ".partial")
+    temporary.write_text(json.dumps({"provenance": trainer.provenance(), "steps": trainer.steps, "curriculum": ends, "rows": rows}, indent=1) + "\n")
+    os.replace(temporary, path)
 
 
 def _export(trainer: Trainer, out: Path, publish: bool, record: str | None) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import csv
+import hashlib
 import logging
 import math
 import re
@@ -90,6 +92,20 @@ class VideoFolder(Stream):
         if not self.clips:
             raise DataError(f"No clip in {folder} can be used. Put clips ({', '.join(SUFFIXES)}) of at least {num_frames} frames there, or ask for "
                             f"fewer num_frames.{self._skipped_lines()}")
+
+    def drawn(self, seed: int, num_frames: int | None = None) -> VideoFolder:
+        """The same clips, kept once, from which `sample` draws by another seed, and stretches of another length. ValueError for one that is longer than this folder's num_frames."""
+        if not 1 <= (num_frames or 1) <= self.num_frames:
+            raise ValueError(f"These clips have at least {self.num_frames} frames; num_frames cannot be {num_frames}.")
+        other = copy.copy(self)
+        other.seed, other.num_frames, other._next = seed, num_frames or self.num_frames, 0
+        return other
+
+    @property
+    def digest(self) -> str:
+        """12 hexadecimal digits that change with the files' names and lengths, captions, and how clips are read."""
+        lengths = [clip.shape[1] for clip in self.clips]
+        return hashlib.sha256(repr((self.files, lengths, self.texts, self.image_size, self.num_frames, self.channels, self.fps)).encode()).hexdigest()[:12]
 
     def __len__(self) -> int:
         """The number of clips."""
