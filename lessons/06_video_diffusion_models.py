@@ -518,7 +518,7 @@ plt.show()
 # | text: BERT-large with attention pooling | two small transformer layers with attention pooling, trained along | the grammar has sixteen words |
 # | ancestral sampling, up to 256 steps | the same with γ = 0.1, 32 steps (16 where this lesson counts on a CPU) | minutes |
 # | no curriculum | one digit, then two, in strong noise, with directions; later every fourth step | without it the weights stayed deaf to directions (section 7) |
-# | Adam, learning rate 3e-4 (UCF-101) | Muon for matrices, Adam for the rest | the same loss after fewer steps ([lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)) |
+# | Adam, learning rate 3e-4 (UCF-101) | Muon for matrices, Adam for the rest | a lower loss after as many steps ([lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)) |
 # | joint training on images and video, K = 8 | the same; each image with a noise level of its own | [lesson 07](07_joint_training.ipynb#6.-Whose-caption,-whose-noise?) |
 # | 128 to 256 channels, 64×64, large TPU runs | 3 million parameters, 32×32×16, minutes to hours | a free GPU |
 #

@@ -1431,7 +1431,7 @@ show.film_strip((line.clamp(-1, 1).cpu() + 1) / 2, captions, title=f"vdm-text, s
 # | the papers say | we do | why |
 # |---|---|---|
 # | *Video Diffusion Models*: batches of 128 and more, 60,000 to 700,000 steps, 128 to 256 channels | 32 clips, up to 23,000 steps, 16 to 128 channels | a free GPU |
-# | Adam, on all weights | Muon on matrices, Adam on the rest | the same loss for half the FLOPs or less (section 4) |
+# | Adam, on all weights | Muon on matrices, Adam on the rest | a lower loss for the same FLOPs (section 4) |
 # | 64×64 pixels and more | 32×32, and 64×64 by super-resolution | the same |
 # | machines: not compared here | float16 with loss scaling on GPUs below compute capability 8.0, else bfloat16; any number of processes | what the papers used is not claimed here |
 # | both work in pixels, with a U-Net | the same | latents and DiT came later or elsewhere: section 7 is a bridge, not a reproduction |

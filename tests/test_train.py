@@ -390,7 +390,7 @@ def test_a_curriculum_ends_at_the_same_step_after_a_resume_and_bad_ones_are_refu
     assert main(["mnist-ddpm", "--curriculum", "0.5", "--out", str(tmp_path / "x")]) == 1
     assert "mnist-ddpm has no curriculum" in capsys.readouterr().err
     assert main(["vdm-text", "--curriculum", "0", "--record", "--out", str(tmp_path / "x")]) == 1
-    assert "--curriculum, --initial and --seed out" in capsys.readouterr().err
+    assert "leave --steps, --batch-size, --learning-rate, --curriculum, --initial and --seed out" in capsys.readouterr().err
 
 
 def test_what_is_heard_is_followed_through_a_run_and_kept_with_the_results(tmp_path, monkeypatch, capsys):

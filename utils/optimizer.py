@@ -1,4 +1,4 @@
-"""Muon: an optimizer that turns every layer's weights as one matrix, beside Adam for all that is no matrix.
+"""Muon: an optimizer that treats a layer's weights as one matrix, beside Adam for all that is no matrix.
 
 Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024); size of the updates after *Muon is Scalable for LLM Training* (arXiv 2502.16982, section 2.2).
 """
