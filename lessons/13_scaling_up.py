@@ -874,7 +874,7 @@ print(f"{int((share < 0.9).sum()) + 1} of 128 directions hold 90% of the gradien
 
 
 # %% [markdown]
-# A few directions have nearly everything: those in which all clips agree, brightness for instance. What is rarely needed is learnt last. Adam's step, number by number, lifts the small ones, and leaves a few far in front. **Muon** (Jordan et al. 2024) gives *all directions the same size*: it replaces $G=USV^\top$ by about $UV^\top$.
+# A few directions have nearly everything, and along the others plain gradient descent would hardly move. Adam's step, number by number, lifts the small ones, and leaves a few far in front. **Muon** (Jordan et al. 2024) gives *all directions the same size*: it replaces $G=USV^\top$ by about $UV^\top$.
 #
 # Without computing the decomposition: $GG^\top G=US^3V^\top$, so a polynomial in $G$ with odd powers is that polynomial of each singular value. Choose one that pushes values from 0 to 1 up towards 1, and repeat it. Only products of matrices, which a GPU does best:
 
