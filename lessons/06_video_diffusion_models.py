@@ -253,12 +253,24 @@ for name, value in errors.items():
 assert errors["sixteen together"] < errors["each frame alone"]
 
 # %% [markdown]
-# Sixteen noisy frames say together what none says alone. So a video is still worth looking at under noise that hides an image: training should spend time there, and our schedule is shifted towards noise (see the box below).
-#
+# Sixteen noisy frames say together what none says alone. So a video is still worth looking at under noise that hides an image: training should spend time there, and our schedule is shifted towards noise. The cosine schedule of lesson 02 is $\lambda(t) = s - 2 \log\tan(a t + b)$, with $a$ and $b$ such that it runs from 20 to −20. There $s = 0$; here $s = -2$, and half of all training is spent below a log-SNR of −2, not of 0:
+
+# %%
+from utils.schedule import CosineSchedule
+times = torch.linspace(0, 1, 201)
+figure, ax = plt.subplots(figsize=(5, 2.6), layout="constrained")
+for shift, colour, style in ((0, show.ORANGE, "--"), (-2, show.BLUE, "-")):
+    curve = CosineSchedule(shift=shift).log_snr(times)
+    ax.plot(times, curve, style, color=colour, label=f"s = {shift}")
+    print(f"s = {shift:2d}: {float(((curve < -1) & (curve > -6)).double().mean()):.0%} of training between log-SNR -1 and -6")
+ax.set(xlabel="diffusion time t", ylabel="log-SNR λ(t)", ylim=(-12, 12))
+ax.legend();
+
+# %% [markdown]
 # ## 5. Train it, live
-# The same recipe as the shipped weights, for the budget of this machine; behind each clip it packs eight single images with captions of their own ([lesson 07](07_joint_training.ipynb)). The optimizer is Muon, which learns more from each step than Adam ([lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)).
+# The same recipe as the shipped weights, for the budget of this machine; behind each clip it packs eight single images with captions of their own ([lesson 07](07_joint_training.ipynb)). The optimizer is Muon, which learns more from each step than Adam ([lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)); the shipped weights are older and had Adam.
 #
-# It begins with easier tasks, a **curriculum**: first clips of *one* digit in strong noise, then of two, always with directions in the caption. Later every fourth step rehearses. Section 7 shows what for. So the loss jumps when the task changes, at 25% and at 45% of the run: that is no accident. The grey band is an earlier run of this length: yours should stay mostly inside. A lost session costs at most half a minute: the cell goes on from its checkpoint
+# It begins with easier tasks, a **curriculum**: first clips of *one* digit in strong noise, then of two, always with directions in the caption. Later every fourth step rehearses. Section 7 shows what for. So the loss jumps when the task changes, at 25% and at 45% of the run: that is no accident. The grey band is the range of an earlier run of this length: yours should stay mostly inside. If the session breaks off, run the cell again: it goes on from its last checkpoint, at most half a minute back
 # (on Colab also after a lost machine, if the environment variable `LESSON_OUTPUTS` names a folder on your Drive).
 
 # %%
@@ -364,9 +376,9 @@ for name, r in chosen["rows"].items():
     print(f"{name:14s}both digits {r['digits']:4.0%} [{r['digits_low']:.0%}, {r['digits_high']:.0%}]   one twice {r['twice']:4.0%}   pairs {r['pairs']:4.0%}   off the path {r['rmse']:.2f} px   identity {r['identity']:4.0%}")
 
 # %% [markdown]
-# Between 1.5 and 2 the digits say nothing, and what moves says 2: so the recipe has 2. A dial like this is to be set anew when the weights change.
+# The digits cannot tell 1.5 from 2. Path and identity get better all the way up, but at 3 far more clips show one digit twice: so the recipe has 2. A dial like this is to be set anew when the weights change.
 #
-# Measured once with more clips and kept in a results file, with all that [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip) measures: the kernel *distance* to real clips; *digits* and *pairs* as asked; how far a digit is from the best bouncing path; its *speed* in pixels a frame; *identity*. The last control, real clips backwards, should pass in all but pairs: it goes where nobody asked.
+# Measured once with more clips and kept in a results file, with all that [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip) measures: the kernel *distance* to real clips; *digits* and *pairs* as asked; how far a digit is from the best bouncing path; its *speed* in pixels a frame; *identity*. The last control, real clips backwards, should pass in all but pairs, as the captions do not fit it.
 
 # %%
 result = json.loads((ASSETS / "results" / "vdm-text.json").read_text())
@@ -381,17 +393,19 @@ for kind, rows in result["rows"].items():
               f"{r['rmse']:11.2f} px{r['speed']:8.2f}{r['identity']:10.1%}")
 
 # %% [markdown]
-# **Which directions are taken for which?** Of the digits that are read as asked: where were they told to go (row), and where do they set off (column)? Real clips are not on the diagonal alone, as the words stand for eighths of the circle and the judge measures angles. A model that ignored the words would show eight equal rows. First in numbers: the share that sets off within 45 degrees of what was asked (by chance about a quarter).
+# **Which directions are taken for which?** Of the digits that are read as asked: where were they told to go (row), and where do they set off (column)? Real clips are not on the diagonal alone, as the words stand for eighths of the circle and the judge measures angles. A model that ignored the words would show eight equal rows. First in numbers: the share that sets off within 45 degrees of what was asked, and that share when the captions' directions are dealt out anew, which is chance.
 
 # %%
 with_motion = result["rows"]["motion"]
 two = ("real held-out clips (floor)", "vdm-text")
-for name in two:
+for name in (*two, "control: frames shuffled", "real clips backwards (should pass)"):
     r = with_motion[name]
-    print(f"{name:28s} within 45 degrees {r['directions']:4.0%} [{r['directions_low']:.0%}, {r['directions_high']:.0%}]")
+    print(f"{name:36s}within 45 degrees {r['directions']:4.0%} [{r['directions_low']:.0%}, {r['directions_high']:.0%}], chance {r['directions_chance']:.0%}")
 show.direction_tables({name: torch.tensor(with_motion[name]["confusion"]) for name in two})
 
 # %% [markdown]
+# Why do shuffled clips and those run backwards get more than chance? The places that a digit visits are the same in any order, so they still show *along which line* it moves. Which way along it is lost, and half are right by luck; a digit that bounces once on its way even sets off in the same direction when the clip runs backwards. Read the model's share between these and the floor.
+#
 # **Does it hear a word at all?** Sampling adds chance of its own. Ask the loss instead: the same real clips, the same noise, once with the true caption, once with a false one. If a word is heard, a false one costs something. Three lies: every digit another one; every direction turned round; and the two directions *exchanged*, which costs nothing a model that hears directions but not whose they are.
 # **Predict:** which lie costs most, and at which noise level?
 
@@ -409,7 +423,7 @@ print(f"directions exchanged, measured once on {once['-4']['n']} clips: " + ", "
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# Digits are heard, most at −2, where a shape can be guessed but not yet seen. Directions are heard in stronger noise: there the path is still open, and only the caption can tell. Once the path shows, their words say nothing new. *Exchanged* directions cost a small part of that: the model knows that something goes left and something goes up, and has only begun to learn which. A loss that falls does not tell you that a word is being learnt; this probe does, at the price of a few seconds.
+# Digits are heard, most at −2, where a shape can be guessed but not yet seen. Directions are heard in stronger noise: there the path is still open, and only the caption can tell. Once the path shows, their words say nothing new. *Exchanged* directions cost a small part of that. In part they must: at −6 and −8 not even the drawings show, so whose direction is whose matters little there. But at −4 shapes begin to show, and with the pairs above (a good half) it says that the model knows that something goes left and something goes up, and has only begun to learn which. A loss that falls does not tell you that a word is being learnt; this probe does, at the price of a few seconds.
 # </details>
 #
 # **How did directions get in?** Not by more training. Here are four runs, followed by the same probe (`python -m utils.train vdm-text --hear 200`) at log-SNR −5. The three on the left start from weights that were trained without a curriculum. Dotted lines: a practice of the curriculum ends. All but the third were stopped when they had told us what we wanted to know.
@@ -433,8 +447,8 @@ plt.show()
 # <details><summary>What went on there</summary>
 #
 # - *Text encoder as it was.* The run starts deaf. One digit in strong noise leaves directions as the only thing to learn, and still next to nothing happens for a long time. The text encoder is why: it pools a caption with *one* softmax over its words. Digits pay first and most, so they had taken it all, and "left" and "right" gave practically the same vector. And what little is learnt is lost when the real task begins.
-# - *A new one, no rehearsal.* The same weights but for a text encoder that starts anew. It hears after a thousand steps, and what it learns from *one* digit holds for two. Then the real task begins. Half of its captions name directions, and these tell something in strong noise only, about a quarter of the steps: one clip in eight. Within 400 steps, where we stopped it, half is lost.
-# - *Two practices, rehearsal.* Three changes at once: a second practice with two digits; every fourth step rehearses; and positions in the caption are as large as words (they were fifty times smaller, so "3 moving left and 7 moving up" and "3 moving up and 7 moving left" began as nearly the same vector). This run keeps what it has learnt, and a twin of it with the small positions (not shown) did, too. So it is the practice and the rehearsal; which of the two, one run cannot say. The shipped weights are this run's, trained on, and most of their training came then.
+# - *A new one, no rehearsal.* The same weights but for a text encoder that starts anew. It hears after a thousand steps, and what it learns from *one* digit holds for two. Then the real task begins. Half of its captions name directions. They help only in strong noise, and that is about a quarter of the noise levels drawn. So one clip in eight teaches directions. Within 400 steps, where we stopped it, half is lost.
+# - *Two practices, rehearsal.* Three changes at once: a second practice with two digits; every fourth step rehearses; and positions in the caption are as large as words (they were fifty times smaller, so "3 moving left and 7 moving up" and "3 moving up and 7 moving left" began as nearly the same vector). This run keeps what it has learnt, and a twin of it with the small positions (not shown) did, too. So the second practice, the rehearsal or both made the difference; one run cannot say which. The shipped weights are this run's, trained on, and most of their training came then.
 # - *From nothing* (one digit all the time). A network without a past leaves the plateau as early as one with a new encoder. So every run from nothing, such as `t4`, begins with the curriculum, before digits have taken the encoder.
 #
 # What has hardly begun is whose direction is whose. It pays only where a path shows and a shape does not, and only in clips with two digits.
@@ -454,7 +468,7 @@ for what, got, bound, goal in goals:
     print(f"{what:44s}{got:8.0%}   goal {bound} {goal:.0%}: {'reached' if reached else 'not reached'}")
 
 # %% [markdown]
-# Where a goal is not reached, the cause to rule out first is too little training. The shipped weights have had most of the 1.2e16 FLOPs of `t4-long`, the length that these goals were set for, though in several runs, the first of which left them deaf to directions. Furthest from its goal is what asks to tell two digits apart: one of them shown twice, and whose direction is whose. What went into the weights (the last run, and all runs before it), and into the runs recorded for each budget:
+# Where a goal is not reached, the cause to rule out first is too little training. The shipped weights have had most of the 1.2e16 FLOPs of `t4-long`, the length that these goals were set for, though in several runs, the first of which left them deaf to directions. As multiples of their goals, distance and path are furthest off; then come pairs, and digits. Behind the last two is one weakness, telling two digits apart: one of them is shown twice, or one goes where the other should. What went into the weights (the last run, and all runs before it), and into the runs recorded for each budget:
 
 # %%
 from utils.pretrained import total_flops
@@ -501,9 +515,9 @@ plt.show()
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# Down to −1 hardly anything is lost: what the noise leaves to be seen, the model draws. Between −1 and −4 nearly everything is lost that ever gets lost, and all of it together. About a third of the clips get another digit, in two of three cases a second copy of its neighbour, which first shows at −2; and paths come apart. Below −4 a real clip is no better a start than noise.
+# Down to −1 hardly anything is lost: what the noise leaves to be seen, the model draws. Between −1 and −4 nearly everything is lost that ever gets lost, and all of it together. About a third of the clips get another digit, in two of three cases a second copy of its neighbour, which first shows at −2; and paths come apart. Below −4 a real clip is no better a start than noise; for the path it is even a little worse, perhaps as fewer of the sixteen steps are left to walk from there.
 #
-# So what is missing is not the caption: the words are heard (the probe above). It is *seeing* in moderate noise: which shape this is, where it was in the frame before, and that there are two of them. That is the work of the layers over space and time in the middle of the network. A larger network does it a little better ([lesson 13, section 4](13_scaling_up.ipynb)), longer training does, and neither has closed the gap.
+# Of the caption one thing is missing, whose direction is whose. The rest is heard (the probe above), and still most is lost between −1 and −4. What is missing there is *seeing* in moderate noise: which shape this is, where it was in the frame before, and that there are two of them. That is the work of the layers over space and time in the middle of the network. A larger network does it a little better ([lesson 13, section 4](13_scaling_up.ipynb)), longer training does, and neither has closed the gap.
 # </details>
 #
 # ## 8. Faithful? The box
@@ -518,42 +532,53 @@ plt.show()
 # | text: BERT-large with attention pooling | two small transformer layers with attention pooling, trained along | the grammar has sixteen words |
 # | ancestral sampling, up to 256 steps | the same with γ = 0.1, 32 steps (16 where this lesson counts on a CPU) | minutes |
 # | no curriculum | one digit, then two, in strong noise, with directions; later every fourth step | without it the weights stayed deaf to directions (section 7) |
-# | Adam, learning rate 3e-4 (UCF-101) | Muon for matrices, Adam for the rest | a lower loss after as many steps ([lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)) |
+# | Adam, learning rate 3e-4 (UCF-101) | Muon for matrices, Adam for the rest (the shipped weights: Adam) | a lower loss after as many steps ([lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)) |
 # | joint training on images and video, K = 8 | the same; each image with a noise level of its own | [lesson 07](07_joint_training.ipynb#6.-Whose-caption,-whose-noise?) |
 # | 128 to 256 channels, 64×64, large TPU runs | 3 million parameters, 32×32×16, minutes to hours | a free GPU |
 #
 # ## 9. Exercises
 # Each has a stub that runs as it is, a check, and a folded hint and solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
-# ### Exercise 1 · Guidance by hand (difficulty ●○○, importance ●●●, 5 minutes)
-# Given the network's output with the caption and without it, return the guided output for scale `g`. `g = 1` must give the first, `g = 0` the second.
+# ### Exercise 1 · One digit twice (difficulty ●●○, importance ●●○, 5 minutes)
+# The digits that captions ask for, and those that the judge reads off the clips, two numbers a clip, in any order. Of the captions with two *different* digits, what share of clips shows one of these digits two times?
 
 # %%
-def guide(with_caption, without, g):
-    """Two tensors of one shape and a number -> a tensor of that shape."""
-    return ...  # your line here
+def one_twice(asked, shown):
+    """asked, shown: (N, 2) int64, digits from 0 to 9 -> a tensor without dimensions, from 0 to 1."""
+    return ...  # your lines here
 
 
 # %%
-def reference_guide(with_caption, without, g):
-    return without + g * (with_caption - without)
+def reference_one_twice(asked, shown):
+    different = asked[:, 0] != asked[:, 1]
+    twice = (shown[:, 0] == shown[:, 1]) & (shown[:, :1] == asked).any(dim=1)
+    return (different & twice).sum() / different.sum()
 
 
-a, b = torch.randn(2, 5, generator=generator(5))
-guide = check("exercise 1", guide, reference_guide, (a, b, 0.0), (a, b, 1.0), (a, b, 3.0))
+asked = torch.tensor([[3, 7], [3, 7], [7, 3], [5, 5], [1, 0]])
+answers = [torch.tensor(read_off) for read_off in ([[3, 7], [7, 7], [3, 3], [5, 5], [2, 2]], [[7, 3], [3, 7], [3, 7], [5, 1], [0, 0]])]
+one_twice = check("exercise 1", one_twice, reference_one_twice, *[(asked, shown) for shown in answers])
+
+# %%
+# NBVAL_CHECK_OUTPUT
+reading = read(table[f"shipped, g = {usual}"])
+mine = one_twice(torch.tensor([parse(caption).digits for caption in test.captions]), reading.digits)
+print("the column of the table above:", bool((mine - obeyed(reading, test.captions)["twice"]).abs() < 1e-6))
 
 
 # %% [markdown]
-# <details><summary>Hint</summary>Start from the output without the caption and walk towards the one with it; g says how far.</details>
+# <details><summary>Hint</summary>Three conditions a clip: the caption's digits differ; the clip's digits are equal; that digit is one of the caption's (`(shown[:, :1] == asked).any(dim=1)`). A clip of 2 and 2 for "1 and 0" is wrong, but not this mistake.</details>
 # <details><summary>Solution</summary>
 #
 # ```python
-# return without + g * (with_caption - without)
+# different = asked[:, 0] != asked[:, 1]
+# twice = (shown[:, 0] == shown[:, 1]) & (shown[:, :1] == asked).any(dim=1)
+# return (different & twice).sum() / different.sum()
 # ```
 # </details>
 #
 # ### Exercise 2 · Does it set off as asked? (difficulty ●●○, importance ●●○, 5 minutes)
-# The counts above need this. A direction word has a number: 0 right, 1 up right, 2 up, and so on, counter-clockwise, an eighth of a turn each. A digit's velocity is (down, right) in pixels a frame. Say for each digit whether it sets off within 45 degrees of what was asked. Mind that rows run downwards, and that right is next to down right.
+# The counts above need this. A direction word has a number: 0 right, 1 up right, 2 up, and so on, counter-clockwise, an eighth of a turn each. A digit's velocity is (down, right) in pixels a frame. Say for each digit whether it sets off within 45 degrees of what was asked. Mind that rows run downwards, and that right is next to down right. A digit that stands still obeys nothing.
 
 # %%
 def sets_off(asked, velocity):
@@ -565,12 +590,12 @@ def sets_off(asked, velocity):
 def reference_sets_off(asked, velocity):
     wanted = asked * torch.pi / 4
     up, right = -velocity[:, 0], velocity[:, 1]
-    along = up * wanted.sin() + right * wanted.cos()                      # speed in the direction asked for
-    return along >= velocity.norm(dim=1) * 0.5**0.5
+    along, speed = up * wanted.sin() + right * wanted.cos(), velocity.norm(dim=1)      # of the speed, the part in the direction asked for
+    return (along >= speed * 0.5**0.5) & (speed > 0)
 
 
-going = torch.tensor([[0.2, 2.0], [0.6, 2.0], [-2.0, 0.3], [1.0, 1.2], [0.1, -1.0]])
-sets_off = check("exercise 2", sets_off, reference_sets_off, *[((torch.arange(5) + k) % 8, going) for k in range(8)])
+going = torch.tensor([[0.2, 2.0], [0.6, 2.0], [-2.0, 0.3], [1.0, 1.2], [0.1, -1.0], [0.0, 0.0]])
+sets_off = check("exercise 2", sets_off, reference_sets_off, *[((torch.arange(6) + k) % 8, going) for k in range(8)])
 
 # %% [markdown]
 # <details><summary>Hint</summary>Two ways. `torch.atan2(up, right)` gives the angle, but the difference of two angles must be brought back to between −π and π. Or: the part of the velocity along the direction asked for is at least cos 45° of its length.</details>
@@ -579,8 +604,8 @@ sets_off = check("exercise 2", sets_off, reference_sets_off, *[((torch.arange(5)
 # ```python
 # wanted = asked * torch.pi / 4
 # up, right = -velocity[:, 0], velocity[:, 1]
-# along = up * wanted.sin() + right * wanted.cos()
-# return along >= velocity.norm(dim=1) * 0.5**0.5
+# along, speed = up * wanted.sin() + right * wanted.cos(), velocity.norm(dim=1)
+# return (along >= speed * 0.5**0.5) & (speed > 0)
 # ```
 # </details>
 #

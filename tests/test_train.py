@@ -420,8 +420,8 @@ def test_loss_band():
     rows = loss_band([1.0] * 50 + [0.5] * 50, points=10)
     assert len(rows) == 10 and rows[0] == [5.0, 1.0, 1.0, 1.0] and rows[-1] == [95.0, 0.5, 0.5, 0.5]
     assert loss_band([0.7], points=10) == [[0.5, 0.7, 0.7, 0.7]]
-    (step, mean, low, high), = loss_band([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert (step, mean) == (2.5, 3.0) and high - mean == mean - low == pytest.approx(2 * 2.5**0.5, abs=1e-4)
+    (step, mean, low, high), = loss_band([1.0, 2.0, 4.0, 8.0, 16.0])
+    assert (step, mean) == (2.5, 6.2) and [high / 4, 4 / low] == pytest.approx([2 ** (2 * 2.5**0.5)] * 2, rel=1e-4)
 
 
 def test_a_run_may_start_from_a_smaller_network(tmp_path):

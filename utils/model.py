@@ -149,7 +149,7 @@ class Model:
         mask: bool, or 0 and 1, in a shape that broadcasts to (N, 1, T, H, W): 1 = given. captions: N, or one for all. method: "reconstruction", guidance by the gradient of
         the error at what is given, with this weight (w_r; `reconstruction_denoiser`), or "replacement", which is weight 0: what is given is only put in, freshly noised, at every step
         (*Video Diffusion Models*, section 3.1); a model of kind "interpolate" is told what is given, if it is whole frames, as it was "trained" to be (*Make-A-Video*, section 3.3). By default "trained" where there
-        is such, else "reconstruction". A mask that gives nothing samples as `sample` does with the same seed. Guidance costs about three network calls in place of one.
+        is such, else "reconstruction". A mask that gives nothing samples as `sample` does with the same seed. Guidance takes about twice as long as replacement: it runs the network backwards, too.
         Further keywords as for `sample`. ValueError for shapes, ranges, masks and methods that do not fit.
         """
         video = self._checked(video)

@@ -401,14 +401,14 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def loss_band(history: list[float], points: int = 100) -> list[list[float]]:
-    """A loss curve as at most `points` rows [step, mean, low, high]: mean of a window of steps, and +-2 standard deviations
-    of single steps in it. Drawn under a live curve it says what is usual."""
+    """A loss curve as at most `points` rows [step, mean, low, high]: mean of a window of steps, and +-2 standard deviations of single steps in it, those of the loss's logarithm, as
+    losses are drawn on that scale. Drawn under a live curve it says what is usual."""
     window = max(min(5, len(history)), len(history) // points)
     rows = []
     for start in range(0, len(history) - window + 1, window):
         part = torch.tensor(history[start:start + window], dtype=torch.float64)
-        spread = 2 * float(part.std()) if window > 1 else 0.0
-        rows.append([start + window / 2, *(round(float(part.mean()) + k * spread, 5) for k in (0, -1, 1))])
+        middle, spread = float(part.log().mean()), 2 * float(part.log().std()) if window > 1 else 0.0
+        rows.append([start + window / 2, round(float(part.mean()), 5), *(round(math.exp(middle + k * spread), 5) for k in (-1, 1))])
     return rows
 
 
