@@ -253,7 +253,7 @@ for name, value in errors.items():
 assert errors["sixteen together"] < errors["each frame alone"]
 
 # %% [markdown]
-# Sixteen noisy frames say together what none says alone. So a video is still worth looking at under noise that hides an image: training should spend time there, and our schedule is shifted towards noise. The cosine schedule of lesson 02 is $\lambda(t) = s - 2 \log\tan(a t + b)$, with $a$ and $b$ such that it runs from 20 to −20. There $s = 0$; here $s = -2$, and half of all training is spent below a log-SNR of −2, not of 0:
+# Sixteen noisy frames say together what none says alone. So a video is still worth looking at under noise that hides an image: training should spend time there, and our schedule is shifted towards noise. The cosine schedule of lesson 02 is $\lambda(t) = \text{shift} - 2 \log\tan(a t + b)$, with $a$ and $b$ such that it runs from 20 to −20. There the shift is 0; here it is −2, and half of all training is spent below a log-SNR of −2, not of 0:
 
 # %%
 from utils.schedule import CosineSchedule
@@ -261,8 +261,8 @@ times = torch.linspace(0, 1, 201)
 figure, ax = plt.subplots(figsize=(5, 2.6), layout="constrained")
 for shift, colour, style in ((0, show.ORANGE, "--"), (-2, show.BLUE, "-")):
     curve = CosineSchedule(shift=shift).log_snr(times)
-    ax.plot(times, curve, style, color=colour, label=f"s = {shift}")
-    print(f"s = {shift:2d}: {float(((curve < -1) & (curve > -6)).double().mean()):.0%} of training between log-SNR -1 and -6")
+    ax.plot(times, curve, style, color=colour, label=f"shift {shift}")
+    print(f"shift {shift:2d}: {float(((curve < -1) & (curve > -6)).double().mean()):.0%} of training between log-SNR -1 and -6")
 ax.set(xlabel="diffusion time t", ylabel="log-SNR λ(t)", ylim=(-12, 12))
 ax.legend();
 

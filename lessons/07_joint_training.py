@@ -164,8 +164,6 @@ print("its own continuation does not:", bool(continued[-1] < 1.1 * alone[-1]))
 # %% [markdown]
 # The error grows at the end of the clip, next to the strangers. It is not the length: the clip's own next frames help there. Attention over time takes the strangers for them, and as near frames count most, it is the last frame that goes wrong. A network *trained* so may learn to distrust its neighbours.
 #
-# (A widely used public implementation, `video-diffusion-pytorch` 0.7.0, leaks even where every frame is told to look at itself alone: change frame 3, and frame 0 moves.)
-#
 # ## 4. The mask
 # *Frame $i$ may look at frame $j$* is a table of $(T + K)^2$ yes and no. The clip's frames see each other; an image sees itself: **block-diagonal**.
 #
@@ -285,6 +283,8 @@ for twin in (None, no_mask, norm_over_frames, one_layer_forgets):
 # %% [markdown]
 # <details><summary>Answer</summary>Only the first. In the other two the mask is right, and something goes past it. Test the network, not the mask.</details>
 #
+# None of them is far-fetched: a widely used public implementation, `video-diffusion-pytorch` 0.7.0, leaks even where every frame is told to look at itself alone: change frame 3, and frame 0 moves.
+#
 # ## 6. Whose caption, whose noise?
 # A network for clips takes one caption and one noise level for each clip. Were a stranger's image to carry the *clip's* caption, the network would be taught that a picture of 1 and 0 is "3 and 7". So every frame carries its own condition, (B, T + K, D): the clip's, T times, then each image's.
 #
@@ -332,7 +332,7 @@ assert equal
 
 # %% [markdown]
 # ## 7. A pair, trained live
-# The recipe `vdm` twice, K = 0 and K = 8: same initial weights, same clips in the same order at the same noise levels. No captions, so that what images do for *pictures and motion* is not mixed with what they do for words. At a few points, the loss on held-out *clips*, without images, with the same noise for both. (A grey band, if there is one, is an earlier run of K = 8 of this length. A lost session costs at most half a minute.)
+# The recipe `vdm` twice, K = 0 and K = 8: same initial weights, same clips in the same order at the same noise levels. No captions, so that what images do for *pictures and motion* is not mixed with what they do for words. At a few points, the loss on held-out *clips*, without images, with the same noise for both. (A grey band, if there is one, is an earlier run of K = 8 of this length. If the session breaks off, run the cell again: it goes on from its last checkpoint, at most half a minute back.)
 #
 # **Predict:** which run is ahead after the same steps, and which after the same computing?
 
@@ -388,10 +388,10 @@ show.film_strip(samples, names, every=2, title=f"trained here, {steps} steps of 
 # Left: after the same steps the curves lie close together; what the images add is small. Right: at the same cost the run without images is further, as it has taken half as many steps again.
 # </details>
 #
-# A short run is a short run: after a hundred steps (on a CPU) samples are still mostly noise. And a pair is one draw. To know, take seeds.
+# A short run is a short run: after a hundred steps (on a CPU) samples are blobs, not digits. And a pair is one draw. To know, take seeds.
 #
 # ## 8. Nine runs, the same clips
-# K = 0, 4 and 8, three seeds each, made by `python -m utils.compare joint` (interrupted, the same command goes on). The runs of one seed start from the same weights and see the same clips, so a run with images costs more. Measured: loss on held-out clips, and the kernel distance of sampled clips to real ones (lesson 04) with its floor, what real clips get. All nine are shown, none was picked.
+# K = 0, 4 and 8, three seeds each, made by `python -m utils.compare joint` (interrupted, the same command goes on) before the series had Muon: with Adam, at a learning rate of 1e-3. The runs of one seed start from the same weights and see the same clips, so a run with images costs more. Measured: loss on held-out clips, and the kernel distance of sampled clips to real ones (lesson 04) with its floor, what real clips get. All nine are shown, none was picked.
 
 # %%
 rows = json.loads((ASSETS / "results" / "video-joint.json").read_text())
@@ -431,11 +431,11 @@ assert all(losses[8, seed].mean() < losses[0, seed].mean() for seed in seeds)   
 # %% [markdown]
 # **With eight images the mean loss is lower, in each of the three seeds.** With four one cannot tell; nor for the samples: all of them are far from real clips (the floor) after so short a training.
 #
-# An interval says how far the difference would move with other *seeds*; all runs are measured on the same held-out clips. With three seeds it reaches two and a half standard deviations to each side, so "cannot tell" is not "no difference". And among fourteen intervals at 95% one may well miss: look for a pattern, not for a single line.
+# An interval says how far the difference would move with other *seeds*; all runs are measured on the same held-out clips. With three seeds it reaches two and a half standard deviations to each side, so "cannot tell" is not "no difference". And among fourteen intervals at 95% one may well miss: look for a pattern, not for a single line. Here it is that the gain of K = 8 sits in weak noise (1 and 4), where shapes are drawn, with each interval too wide by itself, and there is none at −5, where motion is decided: what section 1 expects of images.
 #
 # The paper's own table, of large runs with text: a Fréchet video distance (FVD, smaller is better) of 202, 68 and 58 for K = 0, 4 and 8, and single frames improved alike. Ours are small runs without captions, in other features: compare the *direction* alone.
 #
-# **The other question: at equal cost?** Then the run without images sees half as many clips again, or takes half as many steps again. `python -m utils.compare settings` trained `vdm-text` in these settings, one run each, with equal FLOPs:
+# **The other question: at equal cost?** Then the run without images sees half as many clips again, or takes half as many steps again. `python -m utils.compare settings` trained `vdm-text` in these settings, one run each, with FLOPs equal to 2%, with Adam at 1e-3 where no other rate is named (compare the rows with each other alone):
 
 # %%
 print("loss at log-SNR".ljust(24) + "".join(f"{level:>8g}" for level in LEVELS))
@@ -448,7 +448,7 @@ for r in json.loads((ASSETS / "results" / "video-settings.json").read_text()):
 #
 # `vdm-text` is trained with images all the same: they carry captions, and we hope that an image teaches what a word means at a sixteenth of a clip's price. This loss would hardly see that, and we have not measured it otherwise.
 #
-# (*Chosen* is the setting that the rows below it vary. Shipped weights were made with 4 clips a step, most of them. The other rows: a higher learning rate and attention over time at 16×16 help a little; a second block at 8×8 costs more than it brings; min-SNR 5 gives the noisy levels away.)
+# (*Chosen* is the setting that the rows below it vary. The other rows: twice the learning rate and attention over time at 16×16 help a little; a second block at 8×8 costs more than it brings; min-SNR 5 makes the loss in strong noise much worse. The shipped weights had some 43,000 steps of 4 or 8 clips on a CPU first, and then 3,710 steps of 128 on a GPU, with most of the FLOPs.)
 #
 # ## 9. Play
 # How much of a pack is images is yours to choose; so is who sees whom. Change the two numbers (sliders on Colab), run the cell, and look at cost and mask:

@@ -397,7 +397,7 @@ for name, network in networks.items():
 # %% [markdown]
 # <details><summary>What the probes say</summary>
 #
-# One convolution hears one frame to each side, and each further layer one more. Attention hears all at once. The last one has a layer over time in name: it has parameters, trains, and costs FLOPs, but frame 5 depends on frame 5 only, however many there are. One public re-implementation for Moving MNIST has just that kernel; no error and no shape gives it away, and this probe takes a second.
+# One convolution hears one frame to each side, and each further layer one more. Attention hears all at once. The last one has a layer over time in name: it has parameters, trains, and costs FLOPs, but frame 5 depends on frame 5 only, however many there are. The slip is easily made (`nn.Conv1d(c, c, 1)`), and a public implementation for Moving MNIST has it; no error and no shape gives it away, and this probe takes a second.
 # </details>
 #
 # As a picture: row $i$ shows which frames of the input frame $i$ of the output depends on. The darker, the more (logarithmic); the palest: not at all.
@@ -533,7 +533,7 @@ with torch.no_grad():
 print("float32: relative difference at most 1e-5:", bool(relative <= 1e-5))
 
 # %% [markdown]
-# A proof that cannot fail proves nothing. So the same test on broken twins: layers over time at random; and each kind of new layer disturbed by itself, by a twentieth of a normal number. None may pass:
+# A proof that cannot fail proves nothing. So the same test on broken twins: layers over time at random; and each kind of new layer, one at a time, with normal noise (standard deviation 0.05) added to its weights. None may pass:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -685,9 +685,9 @@ print(f"after {TRAIN.steps} steps: neighbours help at log-SNR -2: {helped}; fram
 assert BUDGET == "smoke" or helped and agree
 
 # %% [markdown]
-# From the identity start the very first steps are already about time: frames begin to agree, digits stay near where they were. Neighbours help most under middling noise. Where little noise is left, a frame tells nearly everything by itself, and a run this short can even do a little harm there.
+# From the identity start the very first steps are already about time: frames begin to agree, digits stay near where they were. Neighbours help under strong and middling noise. Where half or less of the noise is left, a frame tells nearly everything by itself, and a run this short even does harm there.
 #
-# Two warnings. A small change from frame to frame is not yet good motion: a clip that stands still would have 0, and digits here still turn into others. And the image weights are frozen in both runs: were they tuned along, they could adapt to the random layers, and would forget.
+# Two warnings. A small change from frame to frame is not yet good motion: a clip that stands still would have 0, and these change *less* than real ones. From above they draw neither lines nor dashes, but blobs that change their shape: digits still turn into others. And the image weights are frozen in both runs: were they tuned along, they could adapt to the random layers, and would forget.
 #
 # And a picture? It goes by all that was trained, and the weights that it meets are frozen:
 

@@ -265,7 +265,7 @@ differences = 5 * F.pad(apart.diff(dim=2).abs(), (0, 0, 0, 0, 1, 0)).clamp(max=0
 show.film_strip(torch.cat([apart, differences])[:, :, :6], ["each its\nown noise", "change\ntimes 5"], title="a still clip")
 
 # %% [markdown]
-# The change sits at the edges of strokes, where the small frame leaves the answer open: frame after frame the network chooses anew. Each choice is right; that they differ is wrong. A still picture shows it badly, a moving one at once:
+# The change sits at the edges of strokes, where the small frame leaves the answer open: frame after frame the network chooses anew. Each choice is right; that they differ is wrong. A printed strip shows it badly; played, you see it at once:
 
 # %%
 together = fast.upsample(still, steps=STEPS)                               # share_noise=True, which the next section explains
@@ -497,7 +497,7 @@ show.film_strip(torch.cat(seen)[:, :, :5], ["given", "told 0", "told 0.5", "real
 # %% [markdown]
 # Told that all is well, it takes specks for ink. Told the truth, it ignores them. The number is a dial: *how far to trust the small frame*.
 #
-# **Now without noise in the input, but with other flaws.** Real frames, blurred; real frames, redrawn by the image model of lesson 10 (noised to log-SNR 0 and sampled from there, so that they are its own work); and clean ones. On each we put noise of strength 0, 0.1 and 0.3 and say so, as `model.upsample(augmentation=...)` does. The truth is known, so we can count; *strokes* is sharpness without the haze, real = 1.
+# **Now without noise in the input, but with other flaws.** Real frames, blurred; real frames, redrawn by the image model of lesson 10 (noised to log-SNR 0 and sampled from there, so that they are its own work); and clean ones. On each we put noise of strength 0, 0.1 and 0.3 and say so, as `model.upsample(augmentation=...)` does. The truth is known, so we can count (for redrawn frames *missed* counts the redrawing as well: compare these three with each other alone); *strokes* is sharpness without the haze, real = 1.
 
 # %%
 kernel = torch.tensor([1.0, 2.0, 1.0]) / 4
@@ -620,6 +620,8 @@ for name, seconds, count in zip(("1 keyframes", "2 frames between", "3 twice the
 print(f"{N} captions, {STEPS} steps a stage: {sum(took):.1f} s, {sum(took) / N:.1f} s a clip of {clips.shape[2]} frames")
 
 # %% [markdown]
+# Keyframes, where nearly everything is decided, cost least; the frames between and twice the size share the rest, as they have five times as many frames.
+#
 # **Look.** Left, what there is before the last stage, enlarged smoothly; right, the result. (30 frames a second in the model's world; played at half of that. The file with four captions is the picture at the top.)
 
 # %%
@@ -698,7 +700,7 @@ show.film_strip(mine, [my_caption], every=5)
 #
 # ## 15. Exercises
 # ### Exercise 1 · Share the noise (difficulty ●○○, importance ●●●, 5 minutes)
-# Draw the noise of one step for a clip of shape (C, T, H, W), from `torch.Generator().manual_seed(seed)`: for all frames the same if `shared`, else for each its own. It is the line that the ancestral sampler lacked in section 6.
+# Draw the noise of one step for a clip of shape (C, T, H, W), from `torch.Generator().manual_seed(seed)`: for all frames the same if `shared`, else for each its own; in one call of `torch.randn`, for one frame or for all (other calls give other numbers). It is the line that the ancestral sampler lacked in section 6.
 
 # %%
 def step_noise(shape, seed, shared):
