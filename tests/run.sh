@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test: unit tests, then every lesson executed by nbval at the smoke budget.
+# Every test: unit tests, then every lesson executed by nbval at the smoke budget, then (newest packages alone) every lesson on a pretended GPU.
 #
 #   bash tests/run.sh            in .venv, with the newest packages
 #   bash tests/run.sh --colab    in .venv-colab, with Google Colab's versions on Python 3.13
@@ -25,3 +25,7 @@ echo "Unit tests ($(python --version), torch $(python -c 'import torch; print(to
 python -m pytest tests -n 2 --dist loadfile --quiet
 echo "Lessons (nbval, budget smoke)..."
 LESSON_BUDGET=smoke python -m pytest -p no:python --nbval-lax --nbval-current-env --nbval-cell-timeout=120 lessons -n 2 --dist loadfile --quiet
+if [ $# -eq 0 ]; then
+    echo "Lessons on a pretended GPU..."
+    printf '%s\n' lessons/*.py | xargs -n 1 -P 2 python tests/pretend_gpu.py >/dev/null
+fi

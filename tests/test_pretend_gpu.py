@@ -1,0 +1,102 @@
+"""The library with everything on a pretended GPU: it does what it does on the CPU, and nothing is left behind there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+pytest.importorskip("torch.utils.backend_registration")
+if not hasattr(torch.utils.backend_registration, "_setup_privateuseone_for_python_backend"):
+    pytest.skip("this version of PyTorch cannot pretend a device", allow_module_level=True)
+
+from pretend_gpu import DEVICE, pretended_gpu
+from utils import load_pipeline, load_pretrained
+from utils.recipes import Budget, recipe
+from utils.runtime import generator, pick_device
+from utils.train import Trainer
+
+
+@pytest.fixture
+def gpu():
+    with pretended_gpu() as device:
+        yield device
+
+
+@pytest.mark.parametrize("mix", [
+    lambda a, b: a + b, lambda a, b: b * a, lambda a, b: a @ b.T, lambda a, b: torch.where(a > 0, a, b), lambda a, b: torch.cat([a, b]),
+    lambda a, b: torch.nn.functional.conv2d(a[None, None], b[None, None]), lambda a, b: b[a[0].long()], lambda a, b: torch.stack([a.sum(), b.sum()]),
+    lambda a, b: torch._foreach_lerp_([a], [b], 0.5), lambda a, b: b.add_(a)])
+def test_tensors_of_two_devices_do_not_mix(gpu, mix):
+    """As CUDA's do not; or all tests below would say nothing."""
+    a, b = torch.ones(3, 4, device=gpu), torch.ones(3, 4)
+    assert a.device.type == DEVICE.type and b.device.type == "cpu"
+    with pytest.raises(RuntimeError, match="same device"):
+        mix(a, b)
+
+
+def test_what_may_mix_does(gpu):
+    a = torch.arange(6.0, device=gpu)
+    assert float((a + torch.tensor(1.0)).sum()) == 21 and a[torch.tensor([1, 2])].tolist() == [1, 2]
+    assert a.cpu().device.type == "cpu" and torch.zeros(6).copy_(a).tolist() == a.tolist()
+    with pytest.raises(RuntimeError, match="numpy"):
+        a.numpy()
+
+
+def test_generators_draw_for_their_own_device(gpu):
+    here, there = generator(1), generator(1, device=gpu)
+    assert torch.equal(torch.randn(3, generator=here), torch.randn(3, generator=there, device=gpu).cpu())
+    for g, device in ((here, gpu), (there, "cpu")):
+        with pytest.raises(RuntimeError, match="the other device"):
+            torch.randn(3, generator=g, device=device)
+
+
+def test_gradients_pass(gpu):
+    layer = torch.nn.Linear(4, 2).to(gpu)
+    layer(torch.ones(3, 4, device=gpu)).sum().backward()
+    assert layer.weight.grad.device.type == DEVICE.type and layer.weight.grad.cpu().tolist() == [[3.0] * 4] * 2
+
+
+MADE = {
+    "sample": ("vdm-text", lambda model, clips: model.sample(["3 and 7", "1 moving up and 0 moving down"], steps=2)),
+    "sample with DPM-Solver++": ("mnist-guided", lambda model, clips: model.sample(["3", "7"], steps=3, sampler="dpm++")),
+    "inpaint, guided": ("vdm-text", lambda model, clips: model.inpaint(clips, torch.arange(16)[:, None, None] < 8, "3 and 7", steps=2)),
+    "extend": ("vdm-text", lambda model, clips: model.extend(clips, 24, "3 and 7", steps=2)),
+    "vary": ("vdm-text", lambda model, clips: model.vary(clips, log_snr=-2, captions="3 and 7", steps=3)),
+    "interpolate": ("mav-interpolate", lambda model, clips: model.interpolate(clips[:, :, :4], steps=2)),
+    "inpaint, told": ("mav-interpolate", lambda model, clips: model.inpaint(clips, torch.arange(16)[:, None, None] < 1, fps=6.0, steps=2)),
+    "upsample": ("mav-upsample", lambda model, clips: model.upsample(clips[:, :, :3], steps=2)),
+    "super_resolve": ("vdm-text", lambda model, clips: model.super_resolve(clips[..., ::2, ::2], "3 and 7", steps=2))}
+
+
+@pytest.mark.parametrize("what", MADE)
+def test_clips_are_those_of_the_cpu(gpu, what):
+    name, make = MADE[what]
+    clips = torch.rand(1, 1, 16, 32, 32, generator=generator(2))
+    there, here = (make(load_pretrained(name, device=device), clips) for device in (gpu, "cpu"))
+    assert here.device.type == there.device.type == "cpu" and here.std() > 0.01 and torch.allclose(there, here, atol=1e-5)
+
+
+def test_the_pipeline_is_that_of_the_cpu(gpu):
+    there, here = (load_pipeline("mav", device=device, amp="off")(["3 and 7"], steps=1) for device in (gpu, "cpu"))
+    assert torch.allclose(there, here, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mnist-ddpm", "vdm-text", "mav-interpolate", "mav-upsample"])
+def test_training_is_that_of_the_cpu(gpu, name, tmp_path):
+    """Losses of three steps; the last after a checkpoint that was written there is loaded here, and the other way round."""
+    there, here = (Trainer(replace(recipe(name), curriculum=None), Budget(3, 2), device=device, amp="off") for device in (gpu, "cpu"))
+    assert all(parameter.device.type == DEVICE.type for parameter in there.net.parameters())
+    for trainer, file in ((there, "there.pt"), (here, "here.pt")):
+        trainer.train_step(), trainer.train_step()
+        trainer.save(tmp_path / file)
+    again_here, again_there = (Trainer(replace(recipe(name), curriculum=None), Budget(3, 2), device=device, amp="off") for device in ("cpu", gpu))
+    again_here.load(tmp_path / "there.pt"), again_there.load(tmp_path / "here.pt")
+    for trainer in (there, here, again_here, again_there):
+        trainer.train_step()
+    assert there.history[0] != there.history[1] and all(trainer.history == pytest.approx(here.history, rel=1e-4) for trainer in (there, again_here, again_there))
+
+
+def test_a_device_that_is_named_is_taken(gpu):
+    assert pick_device("pretend").type == DEVICE.type
