@@ -852,6 +852,8 @@ def reference_judder_of_stairs(skip):
 
 
 judder_of_stairs = check("exercise 2", judder_of_stairs, reference_judder_of_stairs, (1,), (2,), (5,), (10,))
+
+# %%
 print(f"on paper {judder_of_stairs(SKIP):.2f}; measured, repeated keyframes: {judder(ways['repeated']):.2f}")
 
 

@@ -900,7 +900,7 @@ print("they end between", *(round(float(value), 1) for value in (s.min(), s.max(
 print("ours equals utils':", torch.allclose(levelled(small_matrix), orthogonalized(small_matrix[None])[0]))
 
 # %% [markdown]
-# The matrix that is levelled is a running average of the gradients (momentum). The result is scaled to the size that Adam's steps usually have, so one learning rate serves both (Liu et al. 2025, arXiv 2502.16982). Biases, norms, embeddings, and the layers that read and write pixels are no such matrices: Adam keeps them. `utils/optimizer.py` is all of it, and every `Trainer` uses it (the shipped weights are older: all but those of `mav-upsample` had Adam). What it brings, same network, same data, same number of steps (`python -m utils.compare optimizers`):
+# The matrix that is levelled is a running average of the gradients (momentum). The result is scaled to the size that Adam's steps usually have, so one learning rate serves both (Liu et al. 2025, arXiv 2502.16982). Biases, norms, embeddings, and the layers that read and write pixels are no such matrices: Adam keeps them. `utils/optimizer.py` is all of it, and every `Trainer` uses it (most shipped weights are older and had Adam: all but those of `mnist-ddpm` and `mav-upsample`). What it brings, same network, same data, same number of steps (`python -m utils.compare optimizers`):
 
 # %%
 rows = json.loads((ASSETS / "results" / "video-optimizers.json").read_text())
