@@ -652,7 +652,7 @@ for name, keys in (("mnist-ddpm", ["kernel_distance"]), ("mnist-guided", ["kerne
         print("\n".join(line(rows, sampler, counts, key) for sampler in ("ancestral", "ddim", "dpm++")))
 
 # %% [markdown]
-# Mind the axes: past a few steps all is near the floor. Some hundreds of digits cannot tell differences of a few thousandths, nor 256 one of a hundredth: ancestral sampling, which draws new noise for every number of steps, goes up and down by as much (the intervals below say what can be told).
+# Mind the axes: past a few steps all is near the floor. Some hundreds of digits cannot tell differences of a few thousandths. Ancestral sampling, which draws new noise for every number of steps, makes another set of 256 digits each time, and goes up and down by some hundredths (the intervals below say what can be told).
 #
 # (`digits` is the share read as the digit asked for, `variety` the variance of features within a digit, as a share of real digits'; above 1 is no merit, as the noise shows. Look at DDIM with very few steps: long steps stay near the mean of the possible pictures, so digits become *clearer and more alike* than the network's own.
 # A single number would have called that an improvement. Lesson 03 does the same on purpose.)
