@@ -23,7 +23,6 @@ from pathlib import Path
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,6 +54,8 @@ class Pretended(torch.Tensor):
         self = torch.Tensor._make_wrapper_subclass(cls, inner.size(), strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype, device=DEVICE)
         self.inner = inner
         return self
+
+    __torch_function__ = torch._C._disabled_torch_function_impl  # what comes to the CPU is a tensor like others
 
     @classmethod
     def __torch_dispatch__(cls, op, types, args=(), kwargs=None):
@@ -141,15 +142,19 @@ def run(op, args: tuple, kwargs: dict):
     def inner(value):
         if isinstance(value, Pretended):
             return value.inner
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(inner, value))
         return CPU if isinstance(value, torch.device) and value.type == DEVICE.type else value
 
     def outer(value):
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(outer, value))
         if not isinstance(value, torch.Tensor):
             return value
         return there[id(value)] if id(value) in there else Pretended(value)  # what was changed in place is the tensor that it was
 
-    result = op(*tree_map(inner, args), **tree_map(inner, kwargs))
-    return tree_map(outer, result) if result_there and op not in TO_NUMBERS else result
+    result = op(*map(inner, args), **{name: inner(value) for name, value in kwargs.items()})
+    return outer(result) if result_there and op not in TO_NUMBERS else result
 
 
 @contextlib.contextmanager
@@ -191,7 +196,7 @@ def run_lesson(path: Path) -> bool:
 
 
 if __name__ == "__main__":
-    os.environ |= {"LESSON_BUDGET": "smoke", "MPLBACKEND": "Agg", "TQDM_DISABLE": "1"}
+    os.environ |= {"LESSON_BUDGET": "smoke", "MPLBACKEND": "Agg"}
     sys.path.insert(0, str(ROOT))
     with tempfile.TemporaryDirectory() as outputs:
         os.environ["LESSON_OUTPUTS"] = outputs

@@ -27,5 +27,5 @@ echo "Lessons (nbval, budget smoke)..."
 LESSON_BUDGET=smoke python -m pytest -p no:python --nbval-lax --nbval-current-env --nbval-cell-timeout=120 lessons -n 2 --dist loadfile --quiet
 if [ $# -eq 0 ]; then
     echo "Lessons on a pretended GPU..."
-    printf '%s\n' lessons/*.py | xargs -n 1 -P 2 python tests/pretend_gpu.py >/dev/null
+    printf '%s\n' lessons/*.py | TQDM_DISABLE=1 xargs -n 1 -P 2 python tests/pretend_gpu.py >/dev/null
 fi
