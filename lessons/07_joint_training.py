@@ -431,7 +431,7 @@ assert all(losses[8, seed].mean() < losses[0, seed].mean() for seed in seeds)   
 # %% [markdown]
 # **With eight images the mean loss is lower, in each of the three seeds.** With four one cannot tell; nor for the samples: all of them are far from real clips (the floor) after so short a training.
 #
-# An interval says how far the difference would move with other *seeds*; all runs are measured on the same held-out clips. With three seeds it reaches two and a half standard deviations to each side, so "cannot tell" is not "no difference". And among fourteen intervals at 95% one may well miss: look for a pattern, not for a single line. Here it is that the gain of K = 8 sits in weak noise (1 and 4), where shapes are drawn, with each interval too wide by itself, and there is none at −5, where motion is decided: what section 1 expects of images.
+# An interval says how far the difference would move with other *seeds*; all runs are measured on the same held-out clips. With three seeds it reaches two and a half standard deviations to each side, so "cannot tell" is not "no difference". And among fourteen intervals at 95% one may well miss: look for a pattern, not for a single line. Here the gain of K = 8 is largest in weak noise (1 and 4), where shapes are drawn, though each of these intervals by itself is too wide; it is small and sure in the strongest noise (−8), and absent at −5 and −2, where motion is decided. That images teach shapes and not motion is what section 1 expects.
 #
 # The paper's own table, of large runs with text: a Fréchet video distance (FVD, smaller is better) of 202, 68 and 58 for K = 0, 4 and 8, and single frames improved alike. Ours are small runs without captions, in other features: compare the *direction* alone.
 #
