@@ -22,7 +22,6 @@ from pathlib import Path
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -81,6 +80,20 @@ class Pretended(torch.Tensor):
         return f"{self.inner!r} on {DEVICE}"
 
 
+def _register_makers() -> torch.library.Library:
+    """Operations that make a tensor where there was none; all others meet a Pretended first."""
+    library = torch.library.Library("aten", "IMPL")
+    for schema in torch._C._jit_get_all_schemas():
+        if schema.name.startswith("aten::") and any(a.name == "device" for a in schema.arguments) and not any("Tensor" in str(a.type) for a in schema.arguments):
+            overload = schema.overload_name or "default"
+            op = getattr(getattr(OPS, schema.name.removeprefix("aten::")), overload)
+            library.impl(op, lambda *args, op=op, **kwargs: Pretended(op(*args, **{**kwargs, "device": CPU})), "PrivateUse1")
+    return library
+
+
+MAKERS = _register_makers()
+
+
 class PretendedGenerator(RealGenerator):
     """Makes a generator for either device; its numbers are the CPU's."""
 
@@ -93,13 +106,6 @@ class PretendedGenerator(RealGenerator):
     def manual_seed(self, seed: int) -> PretendedGenerator:
         super().manual_seed(seed)
         return self
-
-
-class MakeTensors(TorchDispatchMode):
-    """While it is on, operations that make tensors on the pretended GPU work, too."""
-
-    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
-        return run(op, args, kwargs or {})
 
 
 class CheckGenerators(TorchFunctionMode):
@@ -118,43 +124,36 @@ class CheckGenerators(TorchFunctionMode):
 def run(op, args: tuple, kwargs: dict):
     """Do what `op` does with the tensors inside; RuntimeError where CUDA would refuse."""
     there, here = {}, []
-
-    def look(values) -> None:
-        for value in values:
-            if isinstance(value, Pretended):
-                there[id(value.inner)] = value
-            elif isinstance(value, torch.Tensor):
-                here.append(value)
-            elif isinstance(value, (list, tuple)):
-                look(value)
-
-    look(args)
-    look(kwargs.values())
+    inner_args, inner_kwargs = _taken_out(args, there, here), {name: _taken_out(value, there, here) for name, value in kwargs.items()}
     device = kwargs.get("device")
     result_there = bool(there) if device is None else torch.device(device).type == DEVICE.type
-    if not there and not result_there:
-        return op(*args, **kwargs)
-    if op not in BETWEEN_DEVICES and there and any(tensor.dim() or op in JOINING for tensor in here) and not (op in INDEXING and isinstance(args[0], Pretended)):
+    if here and there and op not in BETWEEN_DEVICES and any(tensor.dim() or op in JOINING for tensor in here) and not (op in INDEXING and isinstance(args[0], Pretended)):
         raise RuntimeError(f"Expected all tensors to be on the same device: {op} got tensors of {DEVICE} and, of the CPU, those of shapes {[tuple(tensor.shape) for tensor in here]}.")
     if op is OPS.copy_.default:
         result_there = isinstance(args[0], Pretended)
+    result = op(*inner_args, **inner_kwargs)
+    return _put_in(result, there) if result_there and op not in TO_NUMBERS else result
 
-    def inner(value):
-        if isinstance(value, Pretended):
-            return value.inner
-        if isinstance(value, (list, tuple)):
-            return type(value)(map(inner, value))
-        return CPU if isinstance(value, torch.device) and value.type == DEVICE.type else value
 
-    def outer(value):
-        if isinstance(value, (list, tuple)):
-            return type(value)(map(outer, value))
-        if not isinstance(value, torch.Tensor):
-            return value
-        return there[id(value)] if id(value) in there else Pretended(value)  # what was changed in place is the tensor that it was
+def _taken_out(value, there: dict, here: list):
+    """An argument with the CPU's tensors and device; of the tensors, what was on the pretended GPU goes into `there`, by the id of what is inside, what was not into `here`."""
+    if isinstance(value, Pretended):
+        there[id(value.inner)] = value
+        return value.inner
+    if isinstance(value, torch.Tensor):
+        here.append(value)
+    elif isinstance(value, (list, tuple)):
+        return type(value)([_taken_out(item, there, here) for item in value])
+    elif isinstance(value, torch.device) and value.type == DEVICE.type:
+        return CPU
+    return value
 
-    result = op(*map(inner, args), **{name: inner(value) for name, value in kwargs.items()})
-    return outer(result) if result_there and op not in TO_NUMBERS else result
+
+def _put_in(value, there: dict):
+    """A result with its tensors on the pretended GPU: what was changed in place is the tensor that it was."""
+    if isinstance(value, torch.Tensor):
+        return there[id(value)] if id(value) in there else Pretended(value)
+    return type(value)([_put_in(item, there) for item in value]) if isinstance(value, (list, tuple)) else value
 
 
 @contextlib.contextmanager
@@ -162,7 +161,7 @@ def pretended_gpu() -> Iterator[torch.device]:
     """Inside, `device="pretend"` works."""
     torch.Generator = PretendedGenerator
     try:
-        with MakeTensors(), CheckGenerators():
+        with CheckGenerators():
             yield DEVICE
     finally:
         torch.Generator = RealGenerator
