@@ -50,7 +50,8 @@ def test_other_lengths(model, frames):
 
 def test_samplers(model):
     clips = [model.sample(["3 and 7"], steps=3, **options) for options in (
-        {"sampler": "ddim"}, {"sampler": "ancestral"}, {"sampler": "dpm++"}, {"sampler": "ddim", "eta": 1.0}, {"langevin": 0.1}, {"guidance_rescale": 0.7})]
+        {"sampler": "ddim"}, {"sampler": "ancestral"}, {"sampler": "dpm++"}, {"sampler": "ddim", "eta": 1.0}, {"langevin": 0.1}, {"guidance_rescale": 0.7},
+        {"guidance_interval": (-2.0, 0.0)})]
     assert all(clip.shape == (1, 1, 16, 32, 32) for clip in clips)
     assert all(not torch.equal(a, b) for i, a in enumerate(clips) for b in clips[:i])
 
@@ -72,7 +73,7 @@ def test_predict_x_agrees_with_the_network(model):
 @pytest.mark.parametrize(("arguments", "error", "message"), [
     ({"captions": ["3 and dog"]}, CaptionError, "'dog'"), ({"captions": ["3 and 7"], "num": 2}, ValueError, "num is 2"),
     ({"num": 0}, ValueError, "at least 1"), ({"num_frames": 0}, ValueError, "num_frames"), ({"steps": -1}, ValueError, "steps"),
-    ({"sampler": "magic"}, ValueError, "ddim, ancestral, dpm"), ({"captions": ["3"], "labels": torch.tensor([[3]])}, ValueError, "not both"),
+    ({"guidance_interval": (2.0, -2.0)}, ValueError, "lowest log-SNR that is guided"), ({"sampler": "magic"}, ValueError, "ddim, ancestral, dpm"), ({"captions": ["3"], "labels": torch.tensor([[3]])}, ValueError, "not both"),
     ({"labels": torch.tensor([[11, 2]])}, CaptionError, "0 to 9")])
 def test_bad_requests_are_explained(model, arguments, error, message):
     with pytest.raises(error, match=message):

@@ -218,6 +218,20 @@ def test_guidance_rescale_brings_the_deviation_back():
     assert torch.allclose(half, (plain + full) / 2, atol=1e-5)
 
 
+def test_guidance_in_an_interval_of_noise_levels():
+    z, cond, log_snr, calls = torch.randn(3, 4, 5, generator=generator(5)), torch.randn(3, 4, generator=generator(6)), torch.tensor([-3.0, -2.0, 0.0]), []
+
+    def net(z, log_snr, cond=None):
+        calls.append(len(z))
+        return linear_net(z, log_snr, cond)
+
+    for rescale in (0.0, 0.7):
+        everywhere, nowhere, some = (guided_denoiser(net, cond, 3.0, "v", rescale, interval)(z, log_snr) for interval in (None, (1.0, 9.0), (-2.0, 0.0)))
+        assert torch.equal(nowhere, to_x(linear_net(z, log_snr, cond), z, log_snr, "v")) and not torch.allclose(everywhere, nowhere, atol=0.1)
+        assert torch.equal(some[1], everywhere[1]) and torch.equal(some[[0, 2]], nowhere[[0, 2]])  # from the lower end on, below the upper one
+    assert calls == [6, 3, 6] * 2  # where nothing is guided, the null condition is not asked
+
+
 def test_sampler_errors():
     z, two = torch.zeros(2, 1), torch.tensor([-1.0, 1.0])
     for options, message in (({"sampler": "magic"}, "ddim, ancestral, dpm"), ({"sampler": "ancestral"}, "one generator for each of the 2"),

@@ -42,6 +42,7 @@ class Sampling:
     gamma: float = 0.1
     langevin: float = 0.0
     guidance_rescale: float = 0.0
+    guidance_interval: tuple[float, float] | None = None
     fps: float | None = None
     watch: Callable[[SampleState], object] | None = None
 
@@ -50,6 +51,8 @@ class Sampling:
             raise ValueError(f"steps must be at least 1, not {self.steps}.")
         if self.fps is not None and not self.fps > 0:
             raise ValueError(f"fps is a number of frames a second, above 0; got {self.fps}.")
+        if self.guidance_interval is not None and not self.guidance_interval[0] < self.guidance_interval[1]:
+            raise ValueError(f"guidance_interval is the lowest log-SNR that is guided and, above it, where guidance ends; got {self.guidance_interval}.")
 
 
 class Model:
@@ -106,7 +109,7 @@ class Model:
         captions (N strings, or one for all `num`) or labels (N, digits) say what; without them the null condition is sampled.
         num_frames: another length than the training clips'. The noise of sample i depends on (seed, i) alone: the same on every device and for every
         `num`. Further keywords: steps, sampler ("ddim", "ancestral", "dpm++") and guidance_scale (g: 1 = as trained, more = closer to the
-        caption, less varied) and fps (frames a second, of models that take them), by default the recipe's; eta, gamma, langevin (see `sample_loop`); guidance_rescale (see `guided_denoiser`); watch, a
+        caption, less varied) and fps (frames a second, of models that take them), by default the recipe's; eta, gamma, langevin (see `sample_loop`); guidance_rescale, guidance_interval (see `guided_denoiser`); watch, a
         function that is called with the SampleState of every step.
         """
         if self.kind == "upsample":
@@ -313,7 +316,7 @@ class Model:
         z = randn_per_sample((channels, 1 if share_noise else frames, height, width), generators).to(self.device).expand(-1, -1, frames, -1, -1)
         scale = self.recipe.guidance_scale if how.guidance_scale is None else how.guidance_scale
         inputs = {**(inputs or {}), **self.frame_rate(how.fps, len(z))}
-        denoise = guided_denoiser(partial(self._run, **inputs), cond, scale, self.prediction, how.guidance_rescale)
+        denoise = guided_denoiser(partial(self._run, **inputs), cond, scale, self.prediction, how.guidance_rescale, how.guidance_interval)
         schedule = self.recipe.schedule
         log_snrs = schedule.log_snr(schedule.times(how.steps or self.recipe.sampling_steps))
         if begun is not None:

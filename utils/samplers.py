@@ -152,16 +152,18 @@ def sample_loop(denoise: Denoiser, z: torch.Tensor, log_snrs: torch.Tensor, gene
 
 
 def guided_denoiser(net: Callable[..., torch.Tensor], cond: torch.Tensor | None, guidance_scale: float, prediction: str,
-                    rescale: float = 0.0) -> Denoiser:
+                    rescale: float = 0.0, interval: tuple[float, float] | None = None) -> Denoiser:
     """A denoiser with classifier-free guidance (arXiv 2207.12598): null + guidance_scale * (conditional - null).
 
     guidance_scale is g = 1 + w of the paper: 0 ignores the condition, 1 takes the conditional model as it is, more
     exaggerates it. Both halves go through the network in one batch. rescale (phi of arXiv 2305.08891, section 3.4; 0.7 there) brings
-    the guided output's standard deviation back towards the conditional one's, so that strong guidance does not over-expose.
+    the guided output's standard deviation back towards the conditional one's, so that strong guidance does not over-expose. interval (low, high): guide where low <= log-SNR < high
+    alone (arXiv 2404.07724); elsewhere, with one log-SNR for all of a batch, the null half is not computed. None: everywhere.
     """
 
     def denoise(z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
-        if cond is None or guidance_scale == 1.0:
+        inside = None if interval is None else (interval[0] <= log_snr) & (log_snr < interval[1])
+        if cond is None or guidance_scale == 1.0 or inside is not None and not inside.any():
             return to_x(net(z, log_snr, cond), z, log_snr, prediction)
         both = net(torch.cat([z, z]), torch.cat([log_snr, log_snr]), torch.cat([cond, torch.zeros_like(cond)]))
         conditional, null = both.chunk(2)
@@ -169,6 +171,8 @@ def guided_denoiser(net: Callable[..., torch.Tensor], cond: torch.Tensor | None,
         if rescale:
             axes = tuple(range(1, z.dim()))
             guided = guided * (1 - rescale + rescale * conditional.std(axes, keepdim=True) / guided.std(axes, keepdim=True))
+        if inside is not None:
+            guided = torch.where(inside.view(-1, *[1] * (z.dim() - 1)), guided, conditional)
         return to_x(guided, z, log_snr, prediction)
 
     return denoise

@@ -10,6 +10,7 @@ Every row is measured on the same seeds and the same labels or captions, so rows
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 
 from .data import MNIST, Batch
 from .evaluate import RESULTS, ResultRows
-from .metrics import digit_features, kernel_distance, kernel_distance_gap, motion, named, obeyed, read, variety
+from .metrics import digit_features, kernel_distance, kernel_distance_gap, kernel_distance_interval, motion, named, obeyed, read, variety
 from .model import Model
 from .pretrained import load_pretrained
 from .recipes import MNIST_SIZE
@@ -29,6 +30,7 @@ STEPS = {"ddim": (4, 8, 16, 32, 64, 128, 256, 1000), "dpm++": (4, 8, 16, 32, 64,
 FEW, MANY = 32, 1000  # the two numbers of steps that are compared pair by pair
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 CLIP_SCALES = (1.0, 1.5, 2.0, 3.0)
+INTERVALS = {"below -2": (-math.inf, -2.0), "from -2 to 0": (-2.0, 0.0), "from 0 on": (0.0, math.inf)}  # of log-SNR, that are guided alone with the last of CLIP_SCALES
 
 
 class Sweep(ResultRows):
@@ -100,12 +102,18 @@ def guidance(sweep: Sweep) -> None:
 
 
 def guidance_of_clips(model: Model, num: int, seed: int, path: Path, kind: str = "motion") -> None:
-    """A row for each of CLIP_SCALES: what the judge reads off clips for `num` captions of this kind of validation digits. To choose a scale by: numbers to be told are of test digits (`evaluate`)."""
+    """A row for each of CLIP_SCALES, everywhere, and for the last in each of INTERVALS alone: what the judge reads off clips for `num` captions of this kind of validation digits.
+    To choose a scale by: numbers to be told are of test digits (`evaluate`). Rows that are there already are kept."""
     table = ResultRows(path, model, num, seed, split="validation", captions=kind)
     captions = replace(model.recipe, captions=kind).dataset("validation", 77 + seed).sample(num).captions
-    for scale in CLIP_SCALES:
-        reading = read(model.sample(captions, seed=5 + seed, guidance_scale=scale, progress=True))
-        table.write(f"guidance {scale:g}", {"guidance_scale": scale, **{key: round(value, 4) for key, value in {**obeyed(reading, captions), **motion(reading)}.items()}})
+    reference = read((replace(model.recipe, captions=kind).dataset("validation", 78 + seed).sample(num).video + 1) / 2).features
+    settings = {f"guidance {scale:g}": (scale, None) for scale in CLIP_SCALES} | {f"guidance {CLIP_SCALES[-1]:g} {name}": (CLIP_SCALES[-1], interval) for name, interval in INTERVALS.items()}
+    for name, (scale, interval) in settings.items():
+        if name in table.rows():
+            continue
+        reading = read(model.sample(captions, seed=5 + seed, guidance_scale=scale, guidance_interval=interval, progress=True))
+        numbers = {**kernel_distance_interval(reading.features, reference), **obeyed(reading, captions), **motion(reading)}
+        table.write(name, {"guidance_scale": scale, **{key: round(value, 4) for key, value in numbers.items()}})
 
 
 def main() -> None:
