@@ -682,7 +682,7 @@ show.film_strip(pictures.transpose(1, 2), changes, title="break it (shipped weig
 
 # %% [markdown]
 # ## 12. Exercises
-# Each has a stub that runs as it is, a check, and a folded hint and solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
+# Each has a stub that runs as it is, and folded below it a check, a hint and a solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
 # ### Exercise 1 · The noise behind a clipped picture (difficulty ●●○, importance ●●○, 10 minutes)
 # `step_back` cuts the guessed picture off at $[-1, 1]$. After that $\hat\epsilon$ no longer fits: $\sqrt{\bar\alpha}\,\hat x + \sqrt{1-\bar\alpha}\,\hat\epsilon$ is not $z$ any more. Return the noise that does fit the clipped picture. (The samplers of lesson 02 need it.)
@@ -694,6 +694,7 @@ def noise_after_clipping(z, eps_hat, a):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_noise(z, eps_hat, a):
     x_hat = ((z - (1 - a) ** 0.5 * eps_hat) / a**0.5).clamp(-1, 1)
     return (z - a**0.5 * x_hat) / (1 - a) ** 0.5
@@ -724,6 +725,7 @@ def first_noisy_round(log_snr):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_round(log_snr):
     return int((log_snr <= 0).nonzero()[0])
 
@@ -752,6 +754,7 @@ def bound_weights(beta, abar):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_weights(beta, abar):
     b, a, before = beta[1:], abar[2:], abar[1:-1]
     return b**2 / (2 * b * (1 - before) / (1 - a) * (1 - b) * (1 - a))

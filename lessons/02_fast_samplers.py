@@ -796,7 +796,7 @@ show.image_rows(rows, [str(d) for d in range(10)], "shipped mnist-guided, DDIM, 
 # | Improved DDPM (2102.09672) also learns variances | the schedule alone | DDIM needs no variances |
 #
 # ## 14. Exercises
-# Each has a stub that runs as it is, a check, and a folded hint and solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
+# Each has a stub that runs as it is, and folded below it a check, a hint and a solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
 # ### Exercise 1 · The noise in v (difficulty ●○○, importance ●●●, 5 minutes)
 # Given $z$ and $\hat v$, return $\hat\epsilon$, without dividing by anything.
@@ -808,6 +808,7 @@ def noise_from_v(z, v, alpha, sigma):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_noise(z, v, alpha, sigma):
     return sigma * z + alpha * v
 
@@ -836,6 +837,7 @@ def min_snr_weight_of_v(log_snr):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_min_snr(log_snr):
     snr = log_snr.exp()
     return snr.clamp(max=5) / (snr + 1)
@@ -864,6 +866,7 @@ def time_of(log_snr, low=-20.0, high=20.0):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_time(log_snr, low=-20.0, high=20.0):
     b = math.atan(math.exp(-high / 2))
     a = math.atan(math.exp(-low / 2)) - b
@@ -896,6 +899,7 @@ def student_target(z_t, z_s, log_snr_t, log_snr_s):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_target(z_t, z_s, log_snr_t, log_snr_s):
     (alpha_t, sigma_t), (alpha_s, sigma_s) = alpha_sigma(log_snr_t), alpha_sigma(log_snr_s)
     return (z_s - sigma_s / sigma_t * z_t) / (alpha_s - sigma_s / sigma_t * alpha_t)

@@ -484,7 +484,7 @@ show.image_rows(rows, [f'"{digit}"' for digit in range(10)], "break it (shipped 
 # | guidance rescale (2305.08891), φ = 0.7 | the same, on v, off by default | |
 #
 # ## 11. Exercises
-# Each has a stub that runs as it is, a check, and a folded hint and solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
+# Each has a stub that runs as it is, and folded below it a check, a hint and a solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
 # ### Exercise 1 · Rescale (difficulty ●○○, importance ●●○, 5 minutes)
 # Strong guidance makes predictions too large. Bring the guided prediction's standard deviation, row by row, back to the conditional one's, by multiplying each row with one number.
@@ -496,6 +496,7 @@ def rescaled(guided, conditional):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_rescaled(guided, conditional):
     return guided * conditional.std(1, keepdim=True) / guided.std(1, keepdim=True)
 
@@ -524,6 +525,7 @@ def scale_at(log_snr, g, low, high):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_scale(log_snr, g, low, high):
     return torch.where((log_snr >= low) & (log_snr <= high), g, 1.0)
 
@@ -573,6 +575,7 @@ def compose(null, with_a, with_b, g_a, g_b):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_compose(null, with_a, with_b, g_a, g_b):
     return null + g_a * (with_a - null) + g_b * (with_b - null)
 

@@ -647,7 +647,7 @@ print(f"{'vdm-text, read by the tracker':40s}{'':>21s}{numbers(tracked)}   (n = 
 # | captioned moving digits: Sync-DRAW (1611.10314) and TGANs-C (1804.08264), 2016 and 2018 | our own grammar, eight directions, splits without common digits | the idea is theirs; sizes, speeds, captions and metrics differ, so no number is compared |
 #
 # ## 14. Exercises
-# Each has a stub that runs as it is, a check, and a folded hint and solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
+# Each has a stub that runs as it is, and folded below it a check, a hint and a solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
 # ### Exercise 1 · From word to velocity (difficulty ●○○, importance ●●○, 5 minutes)
 # Section 5 went from velocities to words. Go back: the number of a direction word (0 right, 1 up right, 2 up, and so on, counter-clockwise) to a velocity of length 1 as (down, right). Mind which way rows run.
@@ -659,6 +659,7 @@ def velocity_of(word):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_velocity_of(word):
     angle = word * math.pi / 4
     return torch.stack([-angle.sin(), angle.cos()], dim=1)
@@ -687,6 +688,7 @@ def mirrored(p, v, frames):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_mirrored(p, v, frames):
     free = (p + v * torch.arange(frames)) % 2
     return torch.where(free > 1, 2 - free, free)
@@ -716,6 +718,7 @@ def precision(generated, real, k=5):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_precision(generated, real, k=5):
     reach = torch.cdist(real, real).sort(1).values[:, k]
     return (torch.cdist(generated, real) <= reach).any(1).float().mean()

@@ -862,7 +862,7 @@ print("vdm, trained: changing frame 3 moves", who_moves(lambda z: probed(z, log_
 # | base width 128 to 256, multiplied by up to 8 | base width 16, at most 128 | a free GPU |
 #
 # ## 13. Exercises
-# Each has a stub that runs as it is, a check, and a folded hint and solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
+# Each has a stub that runs as it is, and folded below it a check, a hint and a solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
 # ### Exercise 1 · When does factorizing pay? (difficulty ●●○, importance ●●○, 10 minutes)
 # How many times more pairs are there over everything than in the factorized form? Return that ratio for `t` frames of `h` by `w` places, and the limit that it approaches, but never passes, as `t` grows. $N = H W$ may shorten what you write.
@@ -874,6 +874,7 @@ def saving(t, h, w):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_saving(t, h, w):
     n = h * w
     return t * n / (n + t), float(n)
@@ -905,6 +906,7 @@ def frames_seen(kernel, dilations):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_frames_seen(kernel, dilations):
     seen = {0}
     for d in dilations:
@@ -940,6 +942,7 @@ def rotate(x):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_rotate(x):
     t, d = x.shape[-2:]
     angle = torch.arange(t, dtype=x.dtype)[:, None] * 10000 ** (-torch.arange(0, d, 2, dtype=x.dtype) / d)

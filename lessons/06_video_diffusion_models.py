@@ -537,7 +537,7 @@ plt.show()
 # | 128 to 256 channels, 64×64, large TPU runs | 3 million parameters, 32×32×16, minutes to hours | a free GPU |
 #
 # ## 9. Exercises
-# Each has a stub that runs as it is, a check, and a folded hint and solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
+# Each has a stub that runs as it is, and folded below it a check, a hint and a solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
 # ### Exercise 1 · One digit twice (difficulty ●●○, importance ●●○, 5 minutes)
 # The digits that captions ask for, and those that the judge reads off the clips, two numbers a clip, in any order. Of the captions with two *different* digits, what share of clips shows one of these digits two times?
@@ -549,6 +549,7 @@ def one_twice(asked, shown):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_one_twice(asked, shown):
     different = asked[:, 0] != asked[:, 1]
     twice = (shown[:, 0] == shown[:, 1]) & (shown[:, :1] == asked).any(dim=1)
@@ -587,6 +588,7 @@ def sets_off(asked, velocity):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_sets_off(asked, velocity):
     wanted = asked * torch.pi / 4
     up, right = -velocity[:, 0], velocity[:, 1]

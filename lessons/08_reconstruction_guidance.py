@@ -614,6 +614,7 @@ def linear_correction(M, z, x, given, weight, alpha):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_linear_correction(M, z, x, given, weight, alpha):
     x_hat = M @ z
     gradient = 2 * M.T @ ((x_hat - x) * given)
@@ -648,6 +649,7 @@ def blocks(given, num_frames, size, overlap):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_blocks(given, num_frames, size, overlap):
     new = size - overlap
     count = -(-(num_frames - given) // new)
@@ -680,6 +682,7 @@ def shadow(x):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_shadow(x):
     return reduce(x, "b c t h w -> b c t w", "mean")
 

@@ -769,6 +769,7 @@ def hand_on(channels, shift):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_hand_on(channels, shift):
     weight = torch.zeros(channels, channels, 3)
     for channel in range(channels):
@@ -811,6 +812,7 @@ def layers_needed(frames, kernel):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_layers_needed(frames, kernel):
     reach = kernel // 2
     if frames == 1:
@@ -850,6 +852,7 @@ def new_numbers(video, image):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_new_numbers(video, image):
     if any(video.get(name) != shape for name, shape in image.items()):
         return -1

@@ -504,6 +504,7 @@ def chance(tolerance):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_chance(tolerance):
     return 2 * tolerance / 360
 
@@ -532,6 +533,7 @@ def speed_at(fps, share, free):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_speed_at(fps, share, free):
     pixels = share * free * 6 / fps
     return pixels, free / pixels
@@ -562,6 +564,7 @@ def better_order(asked, made):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_better_order(asked, made):
     straight, crossed = (((asked - angles + 180) % 360 - 180).abs() for angles in (made, made.flip(1)))
     errors = torch.where(straight.sum(1, keepdim=True) <= crossed.sum(1, keepdim=True), straight, crossed)

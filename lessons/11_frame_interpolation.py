@@ -817,6 +817,7 @@ def count_frames(count, skip, size):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_count_frames(count, skip, size):
     gaps = (size - 1) // skip
     return (count - 1) // gaps, skip * (count - 1) + 1
@@ -847,6 +848,7 @@ def judder_of_stairs(skip):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_judder_of_stairs(skip):
     return (skip - 1) ** 0.5
 
@@ -878,6 +880,7 @@ def paper_channels(video, frames):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_paper_channels(video, frames):
     mask = torch.zeros_like(video[:, :1])
     mask[:, :, frames] = 1

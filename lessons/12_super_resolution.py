@@ -709,6 +709,7 @@ def step_noise(shape, seed, shared):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_step_noise(shape, seed, shared):
     c, t, h, w = shape
     return torch.randn(c, 1 if shared else t, h, w, generator=torch.Generator().manual_seed(seed)).expand(c, t, h, w)
@@ -738,6 +739,7 @@ def for_the_network(s):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_for_the_network(s):
     factor = 1 / math.sqrt(1 + s**2)
     return torch.tensor([factor, s * factor])
@@ -776,6 +778,7 @@ def calls(num, steps, windows, frames, batch, frame_batch):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_calls(num, steps, windows, frames, batch, frame_batch):
     batches = [math.ceil(num / batch), math.ceil(num * windows / batch), num * math.ceil(frames / frame_batch)]
     return steps * torch.tensor(batches)

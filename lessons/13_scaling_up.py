@@ -1450,6 +1450,7 @@ def averaged(gradients, sizes):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_averaged(gradients, sizes):
     return (gradients * sizes[:, None]).sum(0) / sizes.sum()
 
@@ -1479,6 +1480,7 @@ def next_scale(scale, good_steps, finite, interval=2000):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_next_scale(scale, good_steps, finite, interval=2000):
     if not finite:
         return scale / 2, 0
@@ -1537,6 +1539,7 @@ def windowed_cost(frames, height, width, p, d, w):
 
 
 # %%
+#@title Check (holds the reference answer: look inside when you have tried)
 def reference_windowed_cost(frames, height, width, p, d, w):
     space = (height // p) * (width // p)
     tokens = frames * space

@@ -16,7 +16,7 @@ import pytest
 
 import browser
 from utils import notebooks
-from utils.notebooks import ADDRESS_FILE, LessonError, METADATA, address, find, lessons, small_png, stamped, tidy, tidy_outputs, twin_of
+from utils.notebooks import ADDRESS_FILE, FOLDED, LessonError, METADATA, address, find, holds_answer, lessons, small_png, stamped, tidy, tidy_outputs, twin_of
 from utils.runtime import ROOT
 
 NOTEBOOKS = lessons()
@@ -63,6 +63,16 @@ def test_metadata_is_what_colab_and_github_want(path):
     notebook = load(path)
     assert notebook["metadata"] == METADATA
     assert "widgets" not in path.read_text().split('"metadata": {')[-1]
+
+
+@each
+def test_reference_answers_are_folded_and_nothing_else_is(path):
+    cells = code_cells(path)
+    for cell in cells:
+        source = "".join(cell["source"])
+        folded = {key: cell["metadata"].get(key) for key in FOLDED} == FOLDED
+        assert folded == holds_answer(source) == source.startswith("#@title Check")
+    assert sum(holds_answer("".join(cell["source"])) for cell in cells) >= 2
 
 
 @each

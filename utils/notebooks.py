@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ast
 import base64
+import copy
 import io
 import os
 import re
@@ -26,6 +27,7 @@ LESSONS = ROOT / "lessons"
 ADDRESS_FILE = LESSONS / "colab.txt"
 METADATA = {"accelerator": "GPU", "colab": {"gpuType": "T4", "provenance": []},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # how Colab, and JupyterLab, keep a cell's code out of sight
 
 
 def lessons() -> list[Path]:
@@ -97,10 +99,24 @@ def execute(notebook, name: str) -> None:
 
 
 def twin_of(notebook) -> str:
-    """A notebook's .py twin. The version of jupytext is left out: it would differ between machines."""
+    """A notebook's .py twin. The version of jupytext is left out: it would differ between machines; and which cells are folded: `write_pair` says so."""
     import jupytext
 
+    notebook = copy.deepcopy(notebook)
+    for cell in notebook.cells:
+        cell.metadata = _tags(cell)
     return re.sub(r"^#\s+jupytext_version: .*\n", "", jupytext.writes(notebook, fmt="py:percent"), flags=re.MULTILINE)
+
+
+def _tags(cell) -> dict:
+    import nbformat
+
+    return nbformat.from_dict({key: value for key, value in cell.metadata.items() if key == "tags"})
+
+
+def holds_answer(source: str) -> bool:
+    """Whether a cell holds the reference answer of an exercise, and is to be folded."""
+    return re.search(r"^def reference_", source, re.MULTILINE) is not None
 
 
 def tidy(text: str) -> str:
@@ -236,14 +252,16 @@ def prose(number: str) -> None:
 
 
 def write_pair(notebook, twin: Path) -> None:
-    """Write a lesson's notebook, with the metadata that Colab and GitHub want, and its twin."""
+    """Write a lesson's notebook, with the metadata that Colab and GitHub want and the reference answers folded, and its twin."""
     import nbformat
 
     describe_figures(notebook)
     notebook.metadata = nbformat.from_dict(METADATA)  # drop what the kernel added
     for index, cell in enumerate(notebook.cells):
         cell.id = f"cell-{index:03d}"  # the same ids every time, so that a diff shows what changed
-        cell.metadata = nbformat.from_dict({key: value for key, value in cell.metadata.items() if key == "tags"})
+        cell.metadata = _tags(cell)
+        if cell.cell_type == "code" and holds_answer(cell.source):
+            cell.metadata.update(nbformat.from_dict(FOLDED))
     nbformat.write(notebook, twin.with_suffix(".ipynb"))
     twin.write_text(twin_of(notebook))
 
