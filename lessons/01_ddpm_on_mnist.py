@@ -41,6 +41,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# It prints the *budget*, how much is trained and drawn here: `t4` on a GPU, `cpu` without one.
 # (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
@@ -103,7 +104,7 @@ for run in map(json.loads, runs(model.provenance)):
 print(f"together {model.trained_steps:,} steps, {total_flops(model.provenance):.2g} FLOPs")
 
 # %% [markdown]
-# **Predict, then run.** The model only ever learned to *remove a little noise*. Why does repeating that make a digit, and not just a smooth grey?
+# **Predict, then run.** The model only ever learned to guess the noise in a noisy picture. In strong noise such a guess is a blur. Why does going a little of the way, again and again, make a digit, and not just a smooth grey?
 #
 # <details><summary>Answer</summary>
 #
@@ -199,7 +200,7 @@ for rounds in (200, 300):
 assert max(apart[200]) < 0.1 < min(apart[300])
 
 # %% [markdown]
-# How noisy is round $i$? One number says it all: the **signal-to-noise ratio** $\alpha^2/\sigma^2$, which we always use as its logarithm, $\lambda = \log(\alpha^2/\sigma^2)$
+# How noisy is round $i$? One number says it all: the **signal-to-noise ratio** $\alpha^2/\sigma^2$, which we always use as its natural logarithm, $\lambda = \log(\alpha^2/\sigma^2)$
 # (`log_snr` in the code). Large is clean, 0 is half and half, $-10$ is practically pure noise. Lesson 02 shows why it is the right clock.
 
 # %%
@@ -222,8 +223,9 @@ print(f"abar_1 = {abar[1]:.4f}   abar_1000 = {abar[1000]:.4e}   log-SNR at the e
 # ## 4. Where the loss comes from
 #
 # We want to run the film backwards. Write $q$ for the noising process, which we know; $p_\theta$ for the walk back by a network with weights $\theta$; $\mathcal N(m, s)$ for a Gaussian with mean $m$ and variance $s$;
-# $\mathbb E$ for an average over everything random. If a picture $x$ were known, the step back from $z_i$ to $z_{i-1}$ would be a Gaussian that we can write down, because everything in it is Gaussian
-# (complete the square, or DDPM, equations 6 and 7):
+# $\mathbb E$ for an average over everything random. If a picture $x$ were known, the step back from $z_i$ to $z_{i-1}$ would be a Gaussian that we can write down (DDPM, equations 6 and 7). By Bayes' rule it is the product of two Gaussians in $z_{i-1}$, as
+# $q(z_{i-1} \mid z_i, x) \propto q(z_i \mid z_{i-1})\, q(z_{i-1} \mid x)$. In a product inverse variances add: $\frac{1-\beta_i}{\beta_i} + \frac{1}{1-\bar\alpha_{i-1}} = \frac{1-\bar\alpha_i}{\beta_i(1-\bar\alpha_{i-1})}$, which we call $1/\tilde\beta_i$;
+# and so do means over variances, so the mean is $\tilde\beta_i \big( \frac{\sqrt{1-\beta_i}}{\beta_i} z_i + \frac{\sqrt{\bar\alpha_{i-1}}}{1-\bar\alpha_{i-1}} x \big)$. Multiplied out:
 #
 # $$q(z_{i-1} \mid z_i, x) = \mathcal N\Big(\; \underbrace{\tfrac{\sqrt{\bar\alpha_{i-1}}\,\beta_i}{1-\bar\alpha_i}\, x + \tfrac{\sqrt{1-\beta_i}\,(1-\bar\alpha_{i-1})}{1-\bar\alpha_i}\, z_i}_{\text{mean}},\;\; \tilde\beta_i = \tfrac{1-\bar\alpha_{i-1}}{1-\bar\alpha_i}\,\beta_i \Big) .$$
 #
@@ -234,21 +236,23 @@ print(f"abar_1 = {abar[1]:.4f}   abar_1000 = {abar[1000]:.4e}   log-SNR at the e
 #
 # **The loss.** Real data should be probable under our walk back. That probability is out of reach, because it sums over all walks that end in $x$. But it has a bound (DDPM, section 2):
 #
-# $$-\log p_\theta(x) \;\le\; \sum_i \mathbb E\; \mathrm{KL}\big(q(z_{i-1} \mid z_i, x) \,\|\, p_\theta(z_{i-1} \mid z_i)\big) + \text{const} .$$
+# $$-\log p_\theta(x) \;\le\; \sum_{i \ge 2} \mathbb E\; \mathrm{KL}\big(q(z_{i-1} \mid z_i, x) \,\|\, p_\theta(z_{i-1} \mid z_i)\big) - \mathbb E \log p_\theta(x \mid z_1) + \text{const} .$$
+#
+# (The constant: how far round 1000 is from pure noise. Round 1 stands apart, as $\tilde\beta_1 = 0$ leaves no Gaussian to compare; the paper treats it by itself, and we leave it out.)
 #
 # The walk back is ours to design. We *choose* each $p_\theta(z_{i-1} \mid z_i)$ as a Gaussian with the posterior's variance $\tilde\beta_i$ and its mean, with the network's $\epsilon_\theta(z_i, i)$ put in the place of $\epsilon$.
 #
 # KL says how far one distribution is from another; it is 0 when they are equal. For two Gaussians of the same variance $\tilde\beta_i$ it is the squared distance of their means, divided by $2\tilde\beta_i$.
 # And the two means differ only in $\epsilon$ against the network's $\epsilon_\theta$:
 #
-# $$\text{bound} = \sum_i w_i\, \mathbb E\,\|\epsilon - \epsilon_\theta(z_i, i)\|^2 + \text{const}, \qquad w_i = \frac{\beta_i^2}{2\tilde\beta_i (1-\beta_i)(1-\bar\alpha_i)} .$$
+# $$\text{bound} = \sum_{i \ge 2} w_i\, \mathbb E\,\|\epsilon - \epsilon_\theta(z_i, i)\|^2 + \text{const}, \qquad w_i = \frac{\beta_i^2}{2\tilde\beta_i (1-\beta_i)(1-\bar\alpha_i)} .$$
 #
-# DDPM drops the weights $w_i$, which weigh the faintest noise (rounds 1, 2, 3 ...), invisible specks, far above the rest (exercise 3 counts), and trains on the plain
+# DDPM drops the weights $w_i$, which weigh the faintest noise (rounds 2, 3, 4 ...), invisible specks, far above the rest (exercise 3 counts), and trains on the plain
 #
 # $$\boxed{\; L = \mathbb E_{x,\, i,\, \epsilon}\; \|\epsilon - \epsilon_\theta(\alpha_i x + \sigma_i \epsilon,\; i)\|^2 \;}$$
 #
 # A second reading of the same formula. For one picture $x$ the gradient of the log-density is $\nabla_z \log q(z_i \mid x) = -(z_i - \alpha_i x)/\sigma_i^2 = -\epsilon/\sigma_i$. Averaged over all pictures that could be behind $z_i$ it becomes
-# $\nabla_z \log q(z_i)$, the **score**: the direction in which noisy pictures become more probable. Squared error is smallest at the average, so the best possible $\epsilon_\theta$ is $-\sigma_i \nabla_z \log q(z_i)$:
+# $\nabla_z \log q(z_i)$, the **score**: the direction in which noisy pictures become more probable. (As $\nabla q(z) = \int q(x)\, \nabla q(z \mid x)\, dx = \int q(x)\, q(z \mid x)\, \nabla \log q(z \mid x)\, dx$; divide by $q(z)$, and $q(x)\,q(z \mid x)/q(z)$ is $q(x \mid z)$.) Squared error is smallest at the average, so the best possible $\epsilon_\theta$ is $-\sigma_i \nabla_z \log q(z_i)$:
 # the network learns which way is "more like data" at every noise level. (Lesson 02 checks this by autograd.)
 #
 # Do the two forms of the mean really agree? Never trust algebra that a machine can check:
@@ -525,7 +529,7 @@ with torch.no_grad():
     print("loss on the first batch, same noise, fell:", bool(trainer.loss(0) < trainer.history[0]))
 
 # %% [markdown]
-# **Yours beside the shipped.** Above, what you trained just now; below, what the same code gives after more steps. After a few hundred steps some are digits, and many are strokes that only look like writing.
+# **Yours beside the shipped.** Above, what you trained just now; below, the shipped weights (the title says how long each was trained). After 150 steps, what a CPU affords here, some are digits, and many are strokes that only look like writing.
 
 # %%
 yours = trainer.model().sample(num=10, steps=STEPS, seed=2)
@@ -555,7 +559,7 @@ show.image_grid(((torch.cat([noisy, believed]).clamp(-1, 1)) + 1) / 2, columns=5
                 titles=[f"round {int(k)}" for k in levels] + ["believed"] * 5)
 
 # %% [markdown]
-# **Who looks at whom?** Ask autograd how strongly the guess at the centre depends on each pixel of the input, for real digits with a little more noise than signal. Then leave a piece out, and ask again: the attention, or the two lower levels of the U.
+# **Who looks at whom?** Ask autograd how strongly the guess at the centre depends on each pixel of the input, for real digits at log-SNR −1, where the noise has 2.7 times the signal's variance; *far away* is more than three pixels. Then leave a piece out, and ask again: the attention, or the two lower levels of the U.
 # **Predict, then run:** which of the two does the guess miss more?
 #
 # <details><summary>Answer</summary>
@@ -629,8 +633,8 @@ assert max(distance["real against real (floor)"], distance["shipped weights"]) <
 
 
 # %% [markdown]
-# How to read it. The estimate scatters around its true value, so it can fall below 0; and all rows share one reference set, whose luck is in each of them. Compare with the floor, not with 0. With a hundred digits, differences of a few
-# hundredths mean nothing (lesson 02 measures with 512). The last column warns of another number: ask a classifier about pure noise, and it is still often sure. Confidence does not measure quality.
+# How to read it. The estimate scatters around its true value, so it can fall below 0; and all rows share one reference set, whose luck is in each of them. Compare with the floor, not with 0. With a hundred digits, differences of less than
+# a tenth mean nothing (lesson 02 measures this model with 256, and gives intervals). The last column warns of another number: ask a classifier about pure noise, and it is still often sure. Confidence does not measure quality.
 
 # %% [markdown]
 # ## 10. Break it
@@ -745,7 +749,7 @@ print("round", first_noisy_round(log_snr))
 # </details>
 #
 # ### Exercise 3 · The weight that DDPM drops (difficulty ●●○, importance ●●○, 10 minutes)
-# Return $w_i = \beta_i^2 / (2\tilde\beta_i(1-\beta_i)(1-\bar\alpha_i))$ for rounds 2 to 1000, with section 4's $\tilde\beta_i = \frac{1-\bar\alpha_{i-1}}{1-\bar\alpha_i}\beta_i$. (Round 1 has $\tilde\beta_1 = 0$; the paper treats it by itself.)
+# Return section 4's $w_i$ for rounds 2 to 1000, and see which rounds the bound cares for.
 
 # %%
 def bound_weights(beta, abar):
@@ -773,6 +777,7 @@ print(f"round 2 weighs {float(weights[0] / weights[500]):.0f} times as much as r
 # posterior = b * (1 - before) / (1 - a)
 # return b ** 2 / (2 * posterior * (1 - b) * (1 - a))
 # ```
+# The faintest noise weighs most: the bound cares for specks that no eye sees. Lesson 02 finds the same weight again, as what a round gains in signal-to-noise.
 # </details>
 
 # %% [markdown]

@@ -42,6 +42,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# It prints the *budget*, how much is trained and drawn here: `t4` on a GPU, `cpu` without one.
 # (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
@@ -269,7 +270,7 @@ print("and moves the cloud away from the other classes:", away == sorted(away, r
 # Even with perfect predictions, $g > 1$ does not draw from the data. It leans towards what cannot be mistaken for another class, in the end to places where the class itself has almost no data: look where the cross of the left class is at $g = 8$.
 #
 # ## 5. The classifier that hides in the network
-# Lesson 02 found that, up to a constant, the bound on $\log q(x \mid c)$ is $-\frac12 \int \|\epsilon - \hat\epsilon_c\|^2 d\lambda$. All digits are about equally frequent, so the $c$ with the smallest error is the most probable one: noise a digit, ask the network to remove the
+# Lesson 02 found that, up to a constant, the model's $\log p_\theta(x \mid c)$ is at least $-\frac12\, \mathbb E \int \|\epsilon - \hat\epsilon_c\|^2 d\lambda$. Take the bound for the value. All digits are about equally frequent, so the $c$ with the smallest error is the most probable one: noise a digit, ask the network to remove the
 # noise *as if it were a 0, a 1, ... a 9*, and see which assumption explains it best. Four noise levels stand for the integral. **Predict, then run:** what share of real test digits does it get right? (Guessing gets one in ten. The control shifts the questions by one, so that "0" stands for 1: it must fail.)
 
 # %%
@@ -386,7 +387,7 @@ drawn = {g: model.sample(labels=labels, guidance_scale=g, steps=STEPS, seed=8) f
 found = {g: digit_features(images) for g, images in drawn.items()}
 
 # %%
-print(f"n = {NUMBER}, {STEPS} steps   read as asked   variety   kernel distance   less that of g = 1")
+print(f"n = {NUMBER}, {STEPS} steps   read as asked   variety   kernel distance   minus that of g = 1")
 print(f"{'real digits':22s}{named((real.video + 1) / 2, labels)['digits']:12.0%}{1:13.2f}{kernel_distance(features, reference):15.3f}")
 for g, images in drawn.items():
     share = variety(found[g], labels) / variety(features, labels)
@@ -428,7 +429,7 @@ for g in (1.0, 4.0):
     print(f"yours, g = {g:g}: {named(images, labels)['digits']:.0%} of {len(labels)} read as asked (guessing: 10%)")
 
 # %% [markdown]
-# Guidance amplifies what little a young network has learnt of the question: more is read as asked. After a short run some of these are digits to your eye and some hardly; the classifier has to say *some* digit. So this number measures obedience, not quality. That is why section 7 has three.
+# Guidance amplifies what the network has learnt of the question, most visibly after a short run: more is read as asked. After a short run some of these are digits to your eye and some hardly; the classifier has to say *some* digit. So this number measures obedience, not quality. That is why section 7 has three.
 #
 # ## 9. Break it
 # **Predict each row before you run the cell.** What happens if the null condition is one that the network was never trained on, if another question stands in its place, if the dial goes below zero, or far too far?
@@ -487,7 +488,7 @@ show.image_rows(rows, [f'"{digit}"' for digit in range(10)], "break it (shipped 
 # Each has a stub that runs as it is, and folded below it a check, a hint and a solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
 # ### Exercise 1 · Rescale (difficulty ●○○, importance ●●○, 5 minutes)
-# Strong guidance makes predictions too large. Bring the guided prediction's standard deviation, row by row, back to the conditional one's, by multiplying each row with one number.
+# Strong guidance makes predictions too large. Bring the guided prediction's standard deviation, row by row, back to the conditional one's, by multiplying each row with one number. (*Rescale φ* mixes: φ of the rescaled prediction, 1 − φ of the guided one. Yours is φ = 1; the rows above have 0.7.)
 
 # %%
 def rescaled(guided, conditional):
@@ -550,6 +551,7 @@ def sample_in_interval(g, low, high, labels):
 
 # %%
 print(f"n = {NUMBER}           read as asked   variety   kernel distance")
+print(f"{'real digits':18s}{named((real.video + 1) / 2, labels)['digits']:12.0%}{1:13.2f}{kernel_distance(features, reference):15.3f}")
 for name, low, high in (("g = 6 everywhere", -99, 99), ("g = 6 for |λ| < 3", -3, 3)):
     images = sample_in_interval(6.0, low, high, labels)
     found, right = digit_features(images), named(images, labels)["digits"]
@@ -557,6 +559,8 @@ for name, low, high in (("g = 6 everywhere", -99, 99), ("g = 6 for |λ| < 3", -3
 
 
 # %% [markdown]
+# In the interval as many are read as asked, and they vary more (real digits: 1). So few digits cannot tell the distances apart. (The library does it with `model.sample(..., guidance_interval=(-3, 3))`; [lesson 06](06_video_diffusion_models.ipynb) asks of clips what guidance in each part of the noise is good for.)
+#
 # <details><summary>Hint</summary>`torch.where(condition, a, b)`; join two conditions with &, each in brackets.</details>
 # <details><summary>Solution</summary>
 #

@@ -43,6 +43,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# It prints the *budget*, how much is trained and drawn here: `t4` on a GPU, `cpu` without one.
 # (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
@@ -518,7 +519,7 @@ print("a digit that changes: identity falls by a quarter or more:", changed["ide
 
 # %% [markdown]
 # Read the table column by column: **each number is blind to something.** Pairs hardly notice half speed. Off the path and identity find frozen clips *better* than real ones. The distance shouts at a wrong mix of digits, which an eye would never notice in one clip, and only murmurs when a digit turns into another half-way, which an eye sees at once, and identity too.
-# (Published FVD has the same weakness: it weighs what is shown more than how it moves; Ge et al. 2024, in the readings.) Only the whole row shows what is wrong. And most of what real clips are off the path is in the data, not in the reader: compare the perfect tracker's.
+# (Published FVD has the same weakness: it weighs what is shown more than how it moves; Ge et al. 2024, in the readings.) Shuffled frames get half of the pairs, twice as many as by chance: the line along which a digit moves is still there, only which way along it is lost. Only the whole row shows what is wrong. And most of what real clips are off the path is in the data, not in the reader: compare the perfect tracker's.
 #
 # ## 10. A second opinion
 # A network judges networks: what if it errs in the way that they do? So there is a second reader, the **tracker**, **without any network**:
@@ -564,7 +565,7 @@ figure.suptitle("digits cut out of two clips by the tracker", fontsize=10);
 
 
 # %% [markdown]
-# Two readers that work in different ways and agree on real clips: that is what makes either believable. Damaged clips they do not lose alike: blur, which the judge saw in training, costs it little; the tracker needs sharp digits, and blur takes them. The strips, which the judge never saw, cost both readers something. (Which of them more, so few clips cannot say: a few in a hundred are chance.) On noise both still name two digits; **neither can answer "no digit"**, and that they disagree is the only sign. Where they part on a model's clips, look at the clips.
+# Two readers that work in different ways and agree on real clips: that is what makes either believable. Damage does not cost them alike: blur, which the judge saw in training, costs it little; the tracker needs sharp digits, and blur takes them. The strips, which the judge never saw, cost both readers something. (Which of them more, so few clips cannot say: a few in a hundred are chance.) On noise both still name two digits; **neither can answer "no digit"**, and that they disagree is the only sign. Where they part on a model's clips, look at the clips.
 #
 # The pictures serve once more: is a generated digit a *copy* of a training digit? Its distance to the nearest training digit is compared with that of held-out digits: nearer half the time is as it should be, nearer nearly always would be memory. `python -m utils.evaluate` writes it as `tracker_memorised`.
 #
@@ -586,7 +587,7 @@ for name, reading in {"real": readings[FLOOR], "yours": read(spoilt)}.items():
 show.film_strip(spoilt[:2], ["yours"] * 2, every=2, title="what `spoil` makes of two real clips")
 
 # %% [markdown]
-# Why do pairs fall, although every digit sets off as it should? Because the direction is read off the best *even* path through all sixteen frames, and a digit that stops half-way has none.
+# Pairs, speed and path notice. The distance hardly does with so few clips (look at the interval), and identity finds such clips *better* than real ones. Why do pairs fall, although every digit sets off as it should? Because the direction is read off the best *even* path through all sixteen frames, and a digit that stops half-way has none.
 #
 # Ideas: shift every frame by a pixel at random; upside down; blur; a checkerboard in the corner; time running backwards from frame 8; a grey or a flickering background; half the light. Can you find damage that an eye sees at once and no number notices?
 #
@@ -619,13 +620,13 @@ print(f"{'':40s}{'kernel distance':>21s}" + HEAD)
 for name in (FLOOR, "vdm-text", "control: half speed", "control: digits change half-way"):
     r = result["rows"]["motion"][name]
     print(f"{name.removeprefix('control: '):40s}{distance(r):>21s}" + numbers(r))
-r = result["rows"]["motion"]["vdm-text"]
-tracked = {key.removeprefix("tracker_"): value for key, value in r.items() if key.startswith("tracker_")}
-print(f"{'vdm-text, read by the tracker':40s}{'':>21s}{numbers(tracked)}   (n = {tracked['n']})")
+for name in (FLOOR, "vdm-text"):
+    tracked = {key.removeprefix("tracker_"): value for key, value in result["rows"]["motion"][name].items() if key.startswith("tracker_")}
+    print(f"{name + ', read by the tracker':61s}{numbers(tracked)}   (n = {tracked['n']})")
 
 
 # %% [markdown]
-# The last row reads the model's clips once more, with the tracker. Where the two readers part, two causes are likely. *Digits*: the tracker needs sharp ones (section 10), so it is the stricter reader. *Off the path*: the judge looks for the digit that it named,
+# The last two rows read clips once more, with the tracker: compare the model's with those of real clips, which the same reader read. Where the two readers part, two causes are likely. *Digits*: the tracker needs sharp ones (section 10), so it is the stricter reader. *Off the path*: the judge looks for the digit that it named,
 # and where that digit turns into another, its track jumps; the tracker follows a shape, whatever it is called. When readers disagree, that is a finding too.
 #
 # Say in one sentence what is good and what is bad about this model, from the numbers alone. Then [look at its clips](06_video_diffusion_models.ipynb#1.-Load,-type,-watch), and compare your sentence with the goals that lesson 06 set before training. Any set of clips, yours or a rival's, goes through the same mill:
@@ -738,15 +739,17 @@ precision = check("exercise 3", precision, reference_precision, (a, b, 5), (b, a
 # </details>
 
 # %%
+few = min(N, 192)
 for name, reading in readings.items():
-    there, back = precision(reading.features, target, 5), precision(target, reading.features, 5)
-    print(f"{name:36s}precision {there:5.0%}   recall {back:5.0%}")
-assert precision(target, readings["control: noise"].features, 5) < 0.1
+    made, real = reading.features[:few], target[:few]
+    print(f"{name:36s}precision {precision(made, real, 5):5.0%}   recall {precision(real, made, 5):5.0%}")
+assert precision(target[:few], readings["control: noise"].features[:few], 5) < 0.1
+print(f"(n = {few})")
 many = json.loads((ASSETS / "results" / "metrics.json").read_text())
 print(f"noise with n = {many['n']}: precision {many['rows']['control: noise']['precision']:.0%}")
 
 # %% [markdown]
-# Look at noise. Real clips come in 55 heaps, one for each pair of digits; with few clips a heap holds fewer than six, so a clip's fifth neighbour shows other digits, its reach spans the gaps between heaps, and what lies in a gap counts as real. Recall, the same with sides exchanged, tells the truth, and so does precision with thousands of clips (last line). A number is known by its controls, not by its name.
+# Look at noise. Real clips come in 55 heaps, one for each pair of digits; with 192 clips or fewer a heap holds fewer than six, so a clip's fifth neighbour shows other digits, its reach spans the gaps between heaps, and what lies in a gap counts as real. Recall, the same with sides exchanged, tells the truth, and so does precision with thousands of clips (last line). A number is known by its controls, not by its name.
 #
 # ## 15. Quiz
 # 1. Two papers report a Fréchet distance, one from 500 clips, one from 5,000. Which will look better, all else equal?

@@ -42,6 +42,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# It prints the *budget*, how much is trained and drawn here: `t4` on a GPU, `cpu` without one.
 # (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
@@ -840,7 +841,7 @@ print("vdm, trained: changing frame 3 moves", who_moves(lambda z: probed(z, log_
 
 
 # %% [markdown]
-# Every frame is reached, so what is missing is training. When *your* network disappoints:
+# Every frame is reached, so no connection is missing. (Whether training, width or the sampler is what lacks, this probe cannot say.) When *your* network disappoints:
 #
 # | if it looks like this | then look at |
 # |---|---|

@@ -38,6 +38,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# It prints the *budget*, how much is trained and drawn here: `t4` on a GPU, `cpu` without one.
 # (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
@@ -385,7 +386,7 @@ show.film_strip(samples, names, every=2, title=f"trained here, {steps} steps of 
 # %% [markdown]
 # <details><summary>What to look for</summary>
 #
-# Left: after the same steps the curves lie close together; what the images add is small. Right: at the same cost the run without images is further, as it has taken half as many steps again.
+# Left: after the same steps the curves lie close together, with images a little lower; one pair of runs cannot say whether that is luck. Right: at the same cost the run without images is further, as it has taken half as many steps again. (Not quite fair: it has finished, with its learning rate at zero, while the other is two thirds through. Section 8 compares runs of equal cost that have both finished.)
 # </details>
 #
 # A short run is a short run: after a hundred steps (on a CPU) samples are blobs, not digits. And a pair is one draw. To know, take seeds.
@@ -429,9 +430,9 @@ compared(distances, "kernel distance")
 assert all(losses[8, seed].mean() < losses[0, seed].mean() for seed in seeds)    # the text below says so
 
 # %% [markdown]
-# **With eight images the mean loss is lower, in each of the three seeds.** With four one cannot tell; nor for the samples: all of them are far from real clips (the floor) after so short a training.
+# **With eight images the mean loss is lower, in each of the three seeds.** With four the mean cannot tell; nor can the distances of samples: all of them are far from real clips (the floor) after so short a training.
 #
-# An interval says how far the difference would move with other *seeds*; all runs are measured on the same held-out clips. With three seeds it reaches two and a half standard deviations to each side, so "cannot tell" is not "no difference". And among fourteen intervals at 95% one may well miss: look for a pattern, not for a single line. Here the gain of K = 8 is largest in weak noise (1 and 4), where shapes are drawn, though each of these intervals by itself is too wide; it is small and sure in the strongest noise (−8), and absent at −5 and −2, where motion is decided. That images teach shapes and not motion is what section 1 expects.
+# An interval says how far the difference would move with other *seeds*; all runs are measured on the same held-out clips. With three seeds it reaches two and a half standard deviations to each side, so "cannot tell" is not "no difference". And among fourteen intervals at 95% one may well miss: look for a pattern, not for a single line. Here the gain of K = 8 is largest in weak noise (1 and 4), where shapes are drawn, though each of these intervals holds 0; it is absent at −5 and −2, where motion is decided. Only at −8 do the intervals exclude 0, for both K: little more than the mean of all clips can be learnt there, and images help with that. That images teach shapes and not motion is what section 1 expects; these runs fit it and do not show it.
 #
 # The paper's own table, of large runs with text: a Fréchet video distance (FVD, smaller is better) of 202, 68 and 58 for K = 0, 4 and 8, and single frames improved alike. Ours are small runs without captions, in other features: compare the *direction* alone.
 #

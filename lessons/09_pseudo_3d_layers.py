@@ -40,6 +40,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# It prints the *budget*, how much is trained and drawn here: `t4` on a GPU, `cpu` without one.
 # (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
@@ -604,7 +605,7 @@ for name in ("out.weight", "qkv.weight", "relative_value"):
 
 
 # %% [markdown]
-# It would never move: one zero in a branch is a start, two are a dead end.
+# It would never attend: but for the bias of its output, a constant, nothing in it would ever move. One zero in a branch is a start, two are a dead end.
 #
 # ## 10. What the new layers learn, live
 # A short training on clips *without captions*: only the new layers move, the image weights are frozen (lesson 10 says why, and goes on for longer). Beside it the same layers from a random start: the same clips, noise and steps. **Predict:** where does each loss curve begin?
@@ -891,7 +892,7 @@ print("new in the pseudo-3D network:", new_numbers(*shapes[:2]) == sum(n for _, 
 #
 # 1. A fresh one ends in a layer of zeros: everything put before it passes, broken or not.
 # 2. Its gradient is what attention gathered times what comes back from the loss; neither is zero. What lies behind it follows one step later.
-# 3. Shapes, parameter counts, "loss goes down", and the identity start. The perturbation probe: frame 5 depends on frame 5 only.
+# 3. The shapes of what comes out, "the loss goes down", and the identity start. (A count of parameters would catch it, if somebody knows what it should be.) The perturbation probe does: frame 5 depends on frame 5 only.
 # 4. After training the middle tap is no longer the identity: the picture would be changed by layers that never saw one.
 # 5. Twice over. The first frame has no frame before it, so its softmax runs over one side. And convolutions over time meet zeros beyond the ends: they mark the border, one frame deeper with each layer.
 # </details>

@@ -39,6 +39,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# It prints the *budget*, how much is trained and drawn here: `t4` on a GPU, `cpu` without one.
 # (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
@@ -435,6 +436,8 @@ ax.set(xlabel="log-SNR", ylabel="loss / the best of the four", title="equal FLOP
 ax.legend(fontsize=7);
 
 # %% [markdown]
+# One run a row, and few clips in the last columns: only large gaps count.
+#
 # - **Frozen or all trained** makes little difference here, and frozen steps are cheaper, so it saw more clips.
 # - **New layers at random** behind image weights that stay as they are: worse than no images at all. They destroy what the image weights knew ([lesson 09](09_pseudo_3d_layers.ipynb)), and those may not adapt. (Random layers with everything trained were not tried.)
 # - **From scratch** comes nearest where noise is strong, and stays far behind where it is weak. It can never obey, however long it trains: its clips have no captions. The images cost training, too, and it never had that; but once is enough for every video model that starts from them.

@@ -41,6 +41,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# It prints the *budget*, how much is trained and drawn here: `t4` on a GPU, `cpu` without one.
 # (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%

@@ -40,6 +40,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# It prints the *budget*, how much is trained and drawn here: `t4` on a GPU, `cpu` without one.
 # (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
@@ -573,7 +574,7 @@ figure.suptitle("bars start at the dotted line: real clips", fontsize=10);
 # %% [markdown]
 # - The network comes nearer to the truth than resizing, and its digits are at the distance of real ones. Bilinear ones are not; *nearest* ones are, so this distance does not mind stairs.
 # - Shared and separate noise differ in *flicker*, and a little in *change*. Frame by frame both are equally good: no measure that looks at single frames will ever see the difference.
-# - How many digits are read does not decide at this n: intervals overlap.
+# - How many digits are read is not decided here: all rows read the same digits, so one would have to count those that are read in one row and not in the other; intervals, a row each, cannot tell.
 # - No noise at all on the small frame (*augmentation 0*) misses a little less than our 0.1, as section 9 found.
 #
 # ## 12. The whole pipeline
