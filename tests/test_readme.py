@@ -5,7 +5,7 @@ import re
 import pytest
 
 from utils.figures import CAPTIONS
-from utils.notebooks import address, lessons
+from utils.notebooks import address, lessons, stamped
 from utils.readme import PAGES, TABLES, with_tables
 from utils.runtime import ROOT
 
@@ -46,11 +46,12 @@ def test_the_two_commands_are_there_and_the_address_is_stamped():
     text = README.read_text()
     for command in ("lessons/run.sh", "tests/run.sh"):
         assert f"bash {command}" in text and (ROOT / command).exists()
-    assert f"https://github.com/{address()[0]}}}" in text
+    assert f"https://github.com/{address()[0]}}}" in text and stamped(text) == text
+    assert text.count(f"https://colab.research.google.com/github/{'/blob/'.join(address())}/lessons/") == len(lessons()) and f"git clone https://github.com/{address()[0]} && cd " in text
 
 
 def test_every_lesson_is_listed_by_its_title():
-    rows = re.findall(r"^\| (\d\d) \| \[(.+?)\]\(lessons/(.+?)\.ipynb\) \| .+ \| \d+ \+ \d+ \|$", README.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| (\d\d) \| \[(.+?)\]\(lessons/(.+?)\.ipynb\) \| \[open\]\(.+\) \| .+ \| \d+ \+ \d+ \| \d+ / \d+ \|$", README.read_text(), re.MULTILINE)
     assert [row[2] for row in rows] == [path.stem for path in lessons()]
     for number, title, stem in rows:
         assert f"# # {number} · {title}\n" in (ROOT / "lessons" / f"{stem}.py").read_text()

@@ -46,14 +46,27 @@ def hearing_rows(heard: dict[str, dict]) -> list[str]:
             *(f"| {name} | " + " | ".join(f"{1e4 * row[level]['mean']:+.1f} ± {1e4 * row[level]['standard_error']:.1f}" for level in levels) + " |" for name, row in heard.items())]
 
 
-def _started_from(trained: dict) -> str:
-    said = ""
-    for key, words in (("initial", "from"), ("frozen", "on")):
-        if (origin := trained.get(key)) is not None:
-            changed = [" without its text encoder"] if key == "initial" and trained.get("fresh_text") else []
-            changed += [f" as a smaller network, {'-'.join(map(str, trained['grown_from']['channels']))}"] if key == "initial" and "grown_from" in trained else []
-            said += f", {words} weights of `{origin['recipe']}`{''.join(changed)} ({origin['steps']:,} steps, {origin['flops']:.2g} FLOPs, {origin['device']}){_started_from(origin)}"
-    return said
+def _amount(run: dict) -> str:
+    """What a run of training took, in words."""
+    minutes = max(1, round(run["seconds"] / 60))
+    return f"{run['steps']:,} steps, {run['samples']:,} samples, {minutes} minute{'s' * (minutes > 1)}, {run['flops']:.2g} FLOPs"
+
+
+def _trained(trained: dict) -> str:
+    """How weights came about, in a sentence or two: their own run and, where they go on from others, how many runs lie before it."""
+    earlier = len(runs(trained)) - 1
+    before = f" Before it: {earlier} run{'s' * (earlier > 1)}, {total_flops(trained) - trained['flops']:.2g} FLOPs." if earlier else ""
+    return f"{'Last run' if earlier else 'Trained'}: {_amount(trained)}, on {trained['device']} ({trained['precision']}).{before}"
+
+
+def _earlier_runs(trained: dict) -> list[str]:
+    """The runs that weights go on from or rest on, oldest first, as folded lines of Markdown; none where there are none."""
+    lines = []
+    for run in map(json.loads, list(runs(trained))[:-1]):
+        changed = [" (text encoder anew)"] if run.get("fresh_text") else []
+        changed += [f" (grown from {'-'.join(map(str, run['grown_from']['channels']))})"] if "grown_from" in run else []
+        lines.append(f"- {run['date']}, `{run['recipe']}`{''.join(changed)}: {_amount(run)}, {run['device']}")
+    return ["<details><summary>Earlier runs</summary>", "", *lines, "", "</details>", ""] if lines else []
 
 
 def result_of(name: str) -> dict | None:
@@ -114,9 +127,8 @@ def results_table() -> str:
             continue
         result = json.loads(path.read_text())
         t = result["trained"]
-        lines += [f"### {result['model']}", "", f"Trained on {t['device']} ({t['precision']}), {t['steps']:,} steps, {t['samples']:,} samples, {t['seconds'] / 60:.0f} minutes, "
-                  f"{t['flops']:.2g} FLOPs{_started_from(t)}. Measured on test digits, n = {result['n']} a row, {result['steps']} steps ({result['sampler']}), seed {result['seed']}"
-                  + (f", guidance {result['guidance_scale']:g}." if RECIPES[result['model']].captions else "."), ""]
+        lines += [f"### {result['model']}", "", f"{_trained(t)} Measured on test digits, n = {result['n']} a row, {result['steps']} steps ({result['sampler']}), seed {result['seed']}"
+                  + (f", guidance {result['guidance_scale']:g}." if RECIPES[result['model']].captions else "."), "", *_earlier_runs(t)]
         if RECIPES[result["model"]].kind == "image" and RECIPES[result["model"]].sample_shape[-1] != MNIST_SIZE:
             for kind, rows in result["rows"].items():
                 lines += [{"motion": "Captions with directions, which a still frame cannot obey:", "digits": "Captions of digits alone:"}[kind], "",
@@ -144,12 +156,11 @@ def steps_table() -> str:
     lines = ["| model | sampler | " + " | ".join(f"{count} steps" for count in counts) + " | 32 against 1000 steps, paired (95% interval) |", "|---|---|" + "---|" * (len(counts) + 1)]
     for name, result in results.items():
         rows = result["rows"]
+        floor, noise = (rows[control]["kernel_distance"] for control in ("real held-out (floor)", "control: noise"))
         for sampler in SAMPLERS:
             cells = [f"{rows[f'{sampler} {count}']['kernel_distance']:.3f}" if f"{sampler} {count}" in rows else "" for count in counts]
             gap = rows.get(f"{sampler} 32", {}).get("to_1000_steps")
-            lines.append(f"| `{name}` | {sampler} | " + " | ".join(cells) + (f" | {gap['gap']:+.3f} ({gap['gap_low']:+.3f} to {gap['gap_high']:+.3f}) |" if gap else " | |"))
-        for control in ("real held-out (floor)", "control: noise"):
-            lines.append(f"| `{name}`, n = {result['n']} | {control} | {rows[control]['kernel_distance']:.3f} |" + " |" * len(counts))
+            lines.append(f"| `{name}`, n = {result['n']} (real {floor:.3f}, noise {noise:.3f}) | {sampler} | " + " | ".join(cells) + (f" | {gap['gap']:+.3f} ({gap['gap_low']:+.3f} to {gap['gap_high']:+.3f}) |" if gap else " | |"))
     return "\n".join(lines)
 
 
@@ -162,9 +173,20 @@ def guidance_table() -> str:
 
 def clip_guidance_table() -> str:
     """What the judge reads off clips of vdm-text against the guidance scale, as Markdown."""
-    result = json.loads((RESULTS / "vdm-text-guidance.json").read_text())
-    return "\n".join([f"| `{result['model']}`, n = {result['n']}, {result['split']} digits, {result['device']} | both digits | one of them twice | pairs with their direction | off the best path, pixels | identity |", "|---|---|---|---|---|---|"]
-                     + [f"| {name} | {percent(row, 'digits')} | {percent(row, 'twice')} | {percent(row, 'pairs')} | {row['rmse']:.2f} | {row['identity']:.1%} |" for name, row in result["rows"].items()])
+    return _read_off_clips("guidance")
+
+
+def interval_guidance_table() -> str:
+    """The same with guidance in a part of the noise alone."""
+    return _read_off_clips("intervals")
+
+
+def _read_off_clips(sweep: str) -> str:
+    result = json.loads((RESULTS / f"vdm-text-{sweep}.json").read_text())
+    columns = {"digits": "both digits", "twice": "one of them two times", "pairs": "pairs with their direction", "directions": "direction, of digits as asked"}
+    columns = {key: title for key, title in columns.items() if all(f"{key}_low" in row for row in result["rows"].values())}
+    return "\n".join([f"| `{result['model']}`, n = {result['n']}, {result['split']} digits, {result['device']} | " + " | ".join(columns.values()) + " | off the best path, pixels | frames that look like the digit |", "|---|" + "---|" * (len(columns) + 2)]
+                     + [f"| {name} | " + " | ".join(percent(row, key) for key in columns) + f" | {row['rmse']:.2f} | {row['identity']:.1%} |" for name, row in result["rows"].items()])
 
 
 def shapes_table() -> str:
@@ -240,16 +262,15 @@ def inflation_table() -> str:
     return "\n".join(lines)
 
 
-def _made_by(result: dict) -> str:
+def _made_by(result: dict) -> list[str]:
     t = result["trained"]
-    return (f"Trained on {t['device']} ({t['precision']}), {t['steps']:,} steps, {t['samples']:,} samples, {t['seconds'] / 60:.0f} minutes, {t['flops']:.2g} FLOPs"
-            f"{_started_from(t)}. Measured on {result['split']} digits, n = {result['n']}, {result['steps']} steps, {result['device']}, seed {result['seed']}.")
+    return [f"{_trained(t)} Measured on {result['split']} digits, n = {result['n']}, {result['steps']} steps, {result['device']}, seed {result['seed']}.", "", *_earlier_runs(t)]
 
 
 def interpolation_table() -> str:
     """Frames between keyframes, as Markdown."""
     result = json.loads((RESULTS / "mav-interpolate-frames.json").read_text())
-    lines = [_made_by(result), "", "| 16 keyframes to 76 frames | missing frames off by | judder | edges, real = 1 | all keyframes there | kernel distance | off the best path, pixels | pixels a frame "
+    lines = [*_made_by(result), "| 16 keyframes to 76 frames | missing frames off by | judder | edges, real = 1 | all keyframes there | kernel distance | off the best path, pixels | pixels a frame "
              "| frames that look like the digit | both digits there |", "|---|---|---|---|---|---|---|---|---|---|"]
     lines += [f"| {name} | {row['missed']:.3f} | {row['judder']:.2f} | {row['edges']:.2f} | {'yes' if row['keyframes'] else 'no'} | {row['kernel_distance']:.3f} | {row['rmse']:.2f} | {row['speed']:.2f} "
               f"| {row['identity']:.1%} | {row['digits']:.1%} |" for name, row in result["rows"].items()]
@@ -259,7 +280,7 @@ def interpolation_table() -> str:
 def super_resolution_table() -> str:
     """Clips at twice the size, as Markdown."""
     result = json.loads((RESULTS / "mav-upsample-frames.json").read_text())
-    lines = [_made_by(result), "", "| 32 to 64 pixels | off by | averaged down again, off by | sharpness, real = 1 | change from frame to frame, real = 1 | flicker of a still clip | digits read at full size | their kernel distance |",
+    lines = [*_made_by(result), "| 32 to 64 pixels | off by | averaged down again, off by | sharpness, real = 1 | change from frame to frame, real = 1 | flicker of a still clip | digits read at full size | their kernel distance |",
              "|---|---|---|---|---|---|---|---|"]
     lines += [f"| {name} | {row['missed']:.3f} | {row['again']:.3f} | {row['sharpness']:.2f} | {row['change']:.2f} | {row['flicker']:.4f} | {percent(row, 'digits')} | {row['kernel_distance']:.3f} |"
               for name, row in result["rows"].items()]
@@ -296,7 +317,7 @@ def speedups_table() -> str:
     for path in sorted(RESULTS.glob("speedups*.json")):
         result = json.loads(path.read_text())
         for kind, rows in result["rows"].items():
-            lines += [f"| {kind}; {result['device']}, {result['precision']}, batch {result['batch_size']} | seconds | of as it is |", "|---|---|---|"]
+            lines += [f"| {kind}; {result['device']}, {result['precision']}, batch {result['batch_size']} | seconds | times as long |", "|---|---|---|"]
             lines += [f"| {name} | {taken:.3f} | {taken / rows['as it is']:.2f}× |" for name, taken in rows.items()] + [""]
     return "\n".join(lines).strip()
 
@@ -305,19 +326,19 @@ def _times(ratio: float, word: str) -> str:
     return "" if ratio == 1 else f", {ratio:.0f}× {word}"
 
 
-TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "clip-guidance": clip_guidance_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table, "optimizers": lambda: settings_table("optimizers"),
+TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "clip-guidance": clip_guidance_table, "clip-intervals": interval_guidance_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table, "optimizers": lambda: settings_table("optimizers"),
           "joint": joint_table, "survival": survival_table, "growth": growth_table, "extension": extension_table, "inflation": inflation_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
 
 
 def minutes(lesson: str) -> str:
-    """Minutes of reading and of exercises of a lesson, by its file's name without ending, as its header says."""
-    header = re.search(r"\| reading \| exercises \|.*\n.*\n# \| (\d+) minutes \| (\d+) minutes \|", (ROOT / "lessons" / f"{lesson}.py").read_text())
-    return f"{header[1]} + {header[2]}"
+    """Minutes of reading, of exercises, and of the machine (a T4, two CPU cores) of a lesson, by its file's name without ending, as its header says."""
+    header = re.search(r"\| reading \| exercises \|.*\n.*\n# \| (\d+) minutes \| (\d+) minutes \| (\d+ / \d+) minutes", (ROOT / "lessons" / f"{lesson}.py").read_text())
+    return f"{header[1]} + {header[2]} | {header[3]}"
 
 
 def with_tables(text: str) -> str:
     """The text of a page with each table that it has a place for, between <!-- NAME --> and <!-- /NAME -->, made anew, and the minutes of the lessons that it lists."""
-    text = re.sub(r"^(\| \d\d \| .*\(lessons/(\w+)\.ipynb\) .*\|)[^|]*\|$", lambda m: f"{m[1]} {minutes(m[2])} |", text, flags=re.MULTILINE)
+    text = re.sub(r"^(\| \d\d \| .*\(lessons/(\w+)\.ipynb\) .*\|)[^|]*\|[^|]*\|$", lambda m: f"{m[1]} {minutes(m[2])} |", text, flags=re.MULTILINE)
     for name, make in TABLES.items():
         text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, make=make: f"{m[1]}{make()}\n{m[2]}", text, flags=re.DOTALL)
     return text

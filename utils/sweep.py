@@ -1,8 +1,9 @@
-"""The curves of lessons 02 and 03: quality against denoising steps for each sampler, and against the guidance scale; and the latter of clips, by which a video model's scale is chosen.
+"""The curves of lessons 02 and 03: quality against denoising steps for each sampler, and against the guidance scale; the latter of clips, by which a video model's scale is chosen; and where in the noise guidance acts.
 
     python -m utils.sweep steps mnist-guided        # assets/results/mnist-guided-steps.json
     python -m utils.sweep guidance mnist-guided     # assets/results/mnist-guided-guidance.json
     python -m utils.sweep guidance vdm-text         # assets/results/vdm-text-guidance.json: of validation digits
+    python -m utils.sweep intervals vdm-text        # assets/results/vdm-text-intervals.json: guided in a part of the noise alone
 
 Every row is measured on the same seeds and the same labels or captions, so rows can be compared pair by pair; real digits and noise stand beside those of images.
 """
@@ -30,7 +31,8 @@ STEPS = {"ddim": (4, 8, 16, 32, 64, 128, 256, 1000), "dpm++": (4, 8, 16, 32, 64,
 FEW, MANY = 32, 1000  # the two numbers of steps that are compared pair by pair
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 CLIP_SCALES = (1.0, 1.5, 2.0, 3.0)
-INTERVALS = {"below -2": (-math.inf, -2.0), "from -2 to 0": (-2.0, 0.0), "from 0 on": (0.0, math.inf)}  # of log-SNR, that are guided alone with the last of CLIP_SCALES
+INTERVALS = {"nowhere": None, "everywhere": (-math.inf, math.inf), "below -2": (-math.inf, -2.0), "from -2 to 0": (-2.0, 0.0), "from 0 on": (0.0, math.inf)}  # of log-SNR
+INTERVAL_SCALE = 3.0  # with which clips are guided there
 
 
 class Sweep(ResultRows):
@@ -102,24 +104,33 @@ def guidance(sweep: Sweep) -> None:
 
 
 def guidance_of_clips(model: Model, num: int, seed: int, path: Path, kind: str = "motion") -> None:
-    """A row for each of CLIP_SCALES, everywhere, and for the last in each of INTERVALS alone: what the judge reads off clips for `num` captions of this kind of validation digits.
-    To choose a scale by: numbers to be told are of test digits (`evaluate`). Rows that are there already are kept."""
+    """A row for each of CLIP_SCALES: what the judge reads off clips for `num` captions of this kind of validation digits. To choose a scale by: numbers to be told are of test digits (`evaluate`).
+    Rows that are there already are kept."""
+    _rows_of_clips(model, num, seed, path, kind, {f"guidance {scale:g}": {"guidance_scale": scale} for scale in CLIP_SCALES})
+
+
+def intervals_of_clips(model: Model, num: int, seed: int, path: Path, kind: str = "motion") -> None:
+    """As `guidance_of_clips`, with INTERVAL_SCALE in each of INTERVALS alone."""
+    _rows_of_clips(model, num, seed, path, kind, {name: {"guidance_scale": 1.0} if interval is None else {"guidance_scale": INTERVAL_SCALE, "guidance_interval": interval}
+                                                  for name, interval in INTERVALS.items()})
+
+
+def _rows_of_clips(model: Model, num: int, seed: int, path: Path, kind: str, settings: dict[str, dict]) -> None:
     table = ResultRows(path, model, num, seed, split="validation", captions=kind)
     captions = replace(model.recipe, captions=kind).dataset("validation", 77 + seed).sample(num).captions
     reference = read((replace(model.recipe, captions=kind).dataset("validation", 78 + seed).sample(num).video + 1) / 2).features
-    settings = {f"guidance {scale:g}": (scale, None) for scale in CLIP_SCALES} | {f"guidance {CLIP_SCALES[-1]:g} {name}": (CLIP_SCALES[-1], interval) for name, interval in INTERVALS.items()}
-    for name, (scale, interval) in settings.items():
+    for name, options in settings.items():
         if name in table.rows():
             continue
-        reading = read(model.sample(captions, seed=5 + seed, guidance_scale=scale, guidance_interval=interval, progress=True))
+        reading = read(model.sample(captions, seed=5 + seed, progress=True, **options))
         numbers = {**kernel_distance_interval(reading.features, reference), **obeyed(reading, captions), **motion(reading)}
-        table.write(name, {"guidance_scale": scale, **{key: round(value, 4) for key, value in numbers.items()}})
+        table.write(name, {"guidance_scale": options["guidance_scale"], **{key: round(value, 4) for key, value in numbers.items()}})
 
 
 def main() -> None:
-    """Measure one of the two curves for a shipped image model, or the second for a video model."""
-    parser = argparse.ArgumentParser(prog="python -m utils.sweep", description="Quality against denoising steps, or against the guidance scale.")
-    parser.add_argument("what", choices=("steps", "guidance"))
+    """Measure one of the two curves for a shipped image model, or the second, or the intervals, for a video model."""
+    parser = argparse.ArgumentParser(prog="python -m utils.sweep", description="Quality against denoising steps, against the guidance scale, or with guidance in a part of the noise.")
+    parser.add_argument("what", choices=("steps", "guidance", "intervals"))
     parser.add_argument("model", nargs="?", default="mnist-guided")
     parser.add_argument("--num", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
@@ -129,11 +140,12 @@ def main() -> None:
     a = parser.parse_args()
     model = load_pretrained(a.model, a.device, amp=a.amp)
     path = RESULTS / f"{a.model}-{a.what}.json"
-    if model.kind == "video" and a.what == "guidance" and model.recipe.captions:
-        guidance_of_clips(model, a.num, a.seed, path, "motion" if model.recipe.null_probability < 1 else "digits")
+    if model.kind == "video" and a.what != "steps" and model.recipe.captions:
+        (guidance_of_clips if a.what == "guidance" else intervals_of_clips)(model, a.num, a.seed, path, "motion" if model.recipe.null_probability < 1 else "digits")
         return
-    if model.recipe.sample_shape[-1] != MNIST_SIZE or a.what == "guidance" and model.recipe.captions is None:
-        parser.error(f"{a.model} is not an image model of single digits{', or a video model, with captions' if a.what == 'guidance' else ''}")
+    if model.recipe.sample_shape[-1] != MNIST_SIZE or a.what == "intervals" or a.what == "guidance" and model.recipe.captions is None:
+        parser.error({"steps": f"{a.model} is not an image model of single digits", "guidance": f"{a.model} is not an image model of single digits, or a video model, with captions",
+                      "intervals": f"{a.model} is not a video model with captions"}[a.what])
     sweep = Sweep(model, a.num, a.seed, path)
     sweep.controls()
     if a.what == "steps":
