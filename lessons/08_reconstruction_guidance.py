@@ -41,6 +41,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# It prints the *budget*, how much is trained and drawn here: `t4` on a GPU, `cpu` without one.
 # (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
@@ -135,7 +136,7 @@ show.film_strip((torch.cat([x, replaced]).cpu().clamp(-1, 1) + 1) / 2, ["real"] 
 # %% [markdown]
 # **Look at frame 8**, the first that is not given, and go back and forth between it and frame 7. Do the digits go on where they were, as what they were? Where strokes break, jump or turn into another digit, that is the *seam*: only the network's own guess, made from noisy frames, ties frame 8 to frame 7.
 #
-# They would go on if the network believed in the given frames. Does it? It says what it believes at every step: $\hat x^a$, its own estimate of the frames that are given, *before* they are put in once more. Noise blurs that belief in any case, so a control stands beside it: what the same network believes of the same frames when the *other* half is the true one, too, in as much noise.
+# They would go on if the network believed in the given frames. Does it? It says what it believes at every step: $\hat x^a$, its own estimate of the frames that are given, *before* they are put in once more. Noise blurs that belief in any case, so a control stands beside it: what the same network believes of the same frames when the *other* half is the true one, too, in the same noise.
 
 # %%
 def missed(believed, x, given):
@@ -147,9 +148,10 @@ def missed(believed, x, given):
 levels = schedule.log_snr(schedule.times(STEPS))[:-1]
 middle = int((levels + 1).abs().argmin())                                  # the step nearest to log-SNR -1
 denoise = guided_denoiser(model.net, model.encode(captions), G, "v")
-noise = randn_per_sample(x.shape[1:], [generator(0, i, 5) for i in range(len(x))]).to(x)
+again = [generator(0, i, 5) for i in range(len(x))]                        # the noise that was put in with the given frames, drawn once more
 with torch.no_grad():
-    all_true = torch.stack([denoise(q_sample(x, level.expand(len(x)), noise), level.float().expand(len(x)).to(DEVICE)).clamp(-1, 1) for level in levels])
+    all_true = torch.stack([denoise(q_sample(x, level.expand(len(x)), randn_per_sample(x.shape[1:], again).to(x)), level.float().expand(len(x)).to(DEVICE)).clamp(-1, 1)
+                            for level in levels])
 show.film_strip((torch.cat([x[:1], believed[middle][:1], all_true[middle][:1]]).cpu() + 1) / 2, ["the clip", "believed", "believed, all\n16 true"],
                 borders=[8], title=f"what the network believes at log-SNR {levels[middle]:.1f} (left of the line: given)")
 
@@ -160,7 +162,7 @@ for level in (-4, -2, -1, 0):
     print(f"near log-SNR {level:2d} the belief in the given frames is worse by {harm[k]:4.0%} because the other half is made up")
 
 # %% [markdown]
-# In strong noise nothing is to be seen of it; where strokes take shape, a belief is a little worse for the company that it keeps: the half that is being made up pulls at the half that we know. A little, at each of many steps. The next section shows a case where the same fault costs a third.
+# In strong noise little is to be seen of it; where strokes take shape, a belief is worse for the company that it keeps (two clips): the half that is being made up pulls at the half that we know, at each of many steps. The next section shows a case where the same fault costs a third.
 #
 # ## 2. Two numbers, where the truth is known
 # Is that the network's fault, or the method's? Take a case in which the network is perfect. The data: pairs of numbers, normal, variance 1, correlation $\rho = 0.9$. The first is given, the second missing. Then everything has a formula: the second is $\rho$ times the first (the *slope*), give or take $\sqrt{1 - \rho^2} = 0.436$ (the *rest*).
@@ -407,7 +409,7 @@ show.film_strip(torch.cat([four[:1], *[clips[:1] for clips in turned.values()]])
                 borders=[8], title="frames 0 to 7 given; same noise")
 
 # %% [markdown]
-# Compare the seams: weight 1 already brings most of what there is to gain, 1 to 10 look much alike, and 30 burns, with a seam that is worse than without guidance. Guidance takes about twice as long, as backwards costs about as much as forwards. Four clips are an anecdote: the next section has more.
+# Compare the seams: weight 1 already brings most of what there is to gain, 1 to 10 look much alike, and 30 burns, with a seam that is worse than without guidance. Guidance takes longer by the pass backwards through the network (printed above). Four clips are an anecdote: the next section has more.
 #
 # ## 7. From 16 frames to 64, and on
 # A clip of any length, in blocks: the last eight frames are given, eight more are sampled, and so on. The network never sees more than sixteen frames, so memory does not grow with the length. `model.extend` does it; here are two real clips, continued both ways. In the picture a digit that moves on is a line; look for lines that break off at frame 16, and later. (Captions name digits only: a direction would be that of a block's first frame, and digits bounce.)
@@ -596,7 +598,7 @@ show.play(moving, [f"future {k}" for k in range(1, 5)], columns=4, scale=4, path
 #
 # | the paper says | we do | why |
 # |---|---|---|
-# | the correction with $w_r\alpha/2$, sum of squares, gradient through the network; $z^a$ drawn from $q(z^a \mid x^a)$ | the same, drawn afresh before each call | afresh is what the pairs of section 3 agree with |
+# | the correction with $w_r\alpha/2$, sum of squares, gradient through the network; $z^a$ drawn from $q(z^a \mid x^a)$ | the same, drawn afresh before each call | it says what $z^a$ is drawn from, not how often |
 # | $w_r$ = 50 (BAIR), 9 (Kinetics), elsewhere not listed | chosen on validation clips | it depends on data, size and model |
 # | ancestral sampler, or Langevin corrector after each step, δ = 0.1 | both (`langevin=0.1`); ancestral is the recipe's | the corrector doubles the price |
 # | together with guidance by captions | the same: the gradient runs through both halves of it | |

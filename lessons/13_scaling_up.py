@@ -43,6 +43,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# It prints the *budget*, how much is trained and drawn here: `t4` on a GPU, `cpu` without one.
 # (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
@@ -95,7 +96,7 @@ from utils.processes import ALONE, Processes
 from utils.recipes import Budget, recipe
 from utils.runtime import ASSETS, amp_dtype, autocast, budget, device_name, generator, outputs, pick_device, precision_name, randn_per_sample
 from utils.samplers import guided_denoiser, sample_loop
-from utils.schedule import CosineSchedule, FlowSchedule
+from utils.schedule import CosineSchedule, FlowSchedule, alpha_sigma
 from utils.train import PATIENCE, Trainer, TrainingError, read_checkpoint
 from utils.unet import UNet, UNetConfig, inflate, randomize
 from utils.video_folder import VideoFolder
@@ -222,7 +223,7 @@ print("residual blocks by level:", ", ".join(f"{height}×{height} {share(lambda 
 # %% [markdown]
 # <details><summary>What the timetable says</summary>
 #
-# The largest part of the time is in residual blocks, that is, convolutions; then come the two kinds of attention. White is what is between them: halving and doubling the frames, the first and the last layer. The layer that makes it a video network is not where most of the time is. Every level has its part: a convolution costs (channels)² × places, and few channels at many places cost about what many channels at few places do, by design of the U-Net. (Shares differ from machine to machine and with its load.)
+# The largest part of the time is in residual blocks, that is, convolutions; then come, here, what is between them (white: halving and doubling the frames, the first and the last layer, embeddings) and the two kinds of attention. The layer that makes it a video network is not where most of the time is. Every level has its part: a convolution costs (channels)² × places, and few channels at many places cost about what many channels at few places do, by design of the U-Net. (Shares differ from machine to machine and with its load.)
 # </details>
 #
 # The **profiler** counts by operation instead: each PyTorch operation with the time spent in itself. Grouped by what it is for:
@@ -604,7 +605,7 @@ assert apart < 5e-4 and half["milliseconds"] < 2 * few["milliseconds"]          
 assert half["milliseconds"] > 0.85 * full["milliseconds"] and compiled["milliseconds"] < 0.6 * full["milliseconds"] and compiled["peak_memory_mib"] < 0.5 * full["peak_memory_mib"]
 
 # %% [markdown]
-# - At 64 clips the losses agree to a unit in the last digit, and no step was skipped: float16 with a scaled loss changes nothing here that training would notice.
+# - At 64 clips the losses agree to a unit in the last digit, and no step was skipped: in these few steps float16 with a scaled loss changes nothing beyond the last digit. (Whether a whole run ends alike is not shown here.)
 # - **Four times the clips take much less than twice as long.** At 16 clips a step the GPU waits, for the processor that starts several thousand kernels each step. A faster GPU does not help then; more clips a step do. This is why the budgets `t4` have 32 clips and more a step.
 # - **Float16 alone saves a quarter of the memory and a tenth of the time.** Not half: weights, sums and losses stay in float32, and a kernel takes as long to start. `--compile` (`torch.compile`, which writes one kernel for a chain of operations) starts fewer kernels and keeps fewer intermediate results: then the step takes little more than half of float32's time, in less than half of its memory. It needs Triton, and a minute or two at the start.
 #
@@ -850,7 +851,7 @@ print("vdm-text, " + "; ".join(f"{what}, n = {r['n']}, guidance {r['guidance_sca
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# The image model gains at every scale, and from nothing it passes the shipped one after not much more computing. (Its schedule moved too, from −2 to −1: two changes at once, so this is not width alone.) What the video model gains without guidance is at the edge of what so many captions can tell, and with guidance nothing can be told. And `mav` on top of the better pictures, trained for three minutes, shows *fewer* digits (at a scale of its own, so the two are not quite comparable): it has other layers over time to learn.
+# The image model gains at every scale, and from nothing it passes the shipped one after not much more computing. (Its schedule moved too, from −2 to −1: two changes at once, so this is not width alone.) The grown video model had other settings, too: captions dropped twice as often (in a fifth of the clips), no curriculum. What it gains without guidance is at the edge of what so many captions can tell, and with guidance nothing can be told. And `mav` on top of the better pictures, trained for three minutes, shows *fewer* digits (at a scale of its own, so the two are not quite comparable): it has other layers over time to learn.
 #
 # So the larger network was better for images and about as good for video. Whether its size did it or the longer training was not measured: the shipped one was not trained on for as many FLOPs beside it. And size has a price: a clip costs this one more than twice as much, so a T4 shows it less than half as many. That is why the shipped ones are small. You can make yours larger without losing what they know: `Trainer(replace(recipe, net=...), budget, initial=load_pretrained(...))`.
 # </details>
@@ -1268,7 +1269,7 @@ class DiT(nn.Module):
 
 
 # %% [markdown]
-# The rest is what you have: the same data, clock, noise, target and loss, and in the end the same sampler. A short training, live. "The loss fell" says little. A guess that knows nothing of video, only the mean $m$ and the variance $\rho^2$ of a pixel, shrinks each noisy pixel towards the mean, and has the loss $(1 + \text{SNR}) / (1/\rho^2 + \text{SNR})$ on v (lesson 02's Gaussian): that is the floor to pass.
+# The rest is what you have: the same data, clock, noise, target and loss, and in the end the same sampler. A short training, live. "The loss fell" says little. A guess that knows nothing of video, only the mean $m$ and the variance $\rho^2$ of a pixel, shrinks each noisy pixel towards the mean, and has the loss $(1 + \text{SNR}) / (1/\rho^2 + \text{SNR})$ on v (lesson 02's Gaussian): that is the first floor to pass. It is the best *linear* guess. Nine pixels of ten are black, so a guess that looks at one noisy pixel and knows how often each brightness occurs can do better: the second floor. Only below that must a network have looked at a neighbour.
 #
 # Beside it a twin that lacks one thing: the condition does not tell the last norm its gain. **Predict:** how much can that matter, in a network of three blocks which all know the noise level?
 
@@ -1300,19 +1301,36 @@ def train_dit(steps, **options):
 dit_steps = {"smoke": 10, "cpu": 120}.get(BUDGET, 600)
 (dit, losses), (twin, without) = train_dit(dit_steps), train_dit(dit_steps, gain=False)
 
+
+# %%
+def loss_of_one_pixel(video, levels):
+    """Loss on v, mean over the levels, of the best guess from one noisy pixel that knows how often each of 101 levels of grey occurs: an integral over what the pixel may be."""
+    grey = torch.linspace(-1, 1, 101, dtype=F64)
+    share, losses = ((video.flatten() + 1) * 50).round().long().bincount(minlength=101).double() / video.numel(), []
+    for level in levels[levels < 10]:                                              # above, levels of grey cannot be mistaken: 0
+        alpha, sigma = alpha_sigma(level)
+        z = torch.linspace(-alpha - 6 * sigma, alpha + 6 * sigma, 4001, dtype=F64)
+        both = share * torch.exp(-((z[:, None] - alpha * grey) / sigma) ** 2 / 2) / (sigma * (2 * torch.pi) ** 0.5)
+        x_hat = (both @ grey) / both.sum(1).clamp(min=1e-300)
+        missed = share @ grey**2 - (both.sum(1) * x_hat**2).sum() * (z[1] - z[0])
+        losses.append(float((1 + level.exp()) * missed.clamp(min=0)))
+    return sum(losses) / len(levels)
+
+
 # %%
 snr, r2 = schedule.log_snr(schedule.times(1000))[:-1].exp(), float(digits_data.sample(64, index=10_001).video.var())
-guess = float(((1 + snr) / (1 / r2 + snr)).mean())
+guess, better = float(((1 + snr) / (1 / r2 + snr)).mean()), loss_of_one_pixel(digits_data.sample(64, index=10_001).video, schedule.log_snr(schedule.times(200))[:-1])
 mean_of = lambda curve: np.convolve(curve, np.ones(5) / 5, "valid")
 figure, ax = plt.subplots(figsize=(6.5, 2.6), layout="constrained")
 ax.plot(mean_of(losses), color=show.BLUE, label="DiT")
 ax.plot(mean_of(without), "--", color=show.ORANGE, label="last norm without a told gain")
 ax.axhline(guess, color=show.GREY, linestyle=":", label="knows mean and variance of a pixel")
+ax.axhline(better, color=show.GREY, linestyle="-.", label="knows how often each brightness occurs")
 ax.set(xlabel="step", ylabel="loss (mean of 5 steps)", ylim=(0, 1))
 ax.legend(fontsize=8)
 with torch.no_grad():
     held_out, of_twin, untrained = (float(np.mean([float(dit_loss(some, 10_000 + k, 8)) for k in range(4)])) for some in (dit, twin, DiT().to(DEVICE)))
-print(f"loss on clips apart: {untrained:.3f} before, {held_out:.3f} after {dit_steps} steps of 4 clips; the twin {of_twin:.3f}; the guess {guess:.3f}; {sum(p.numel() for p in dit.parameters()) / 1e6:.2f}M parameters")
+print(f"loss on clips apart: {untrained:.3f} before, {held_out:.3f} after {dit_steps} steps of 4 clips; the twin {of_twin:.3f}; the guesses {guess:.3f} and {better:.3f}; {sum(p.numel() for p in dit.parameters()) / 1e6:.2f}M parameters")
 assert BUDGET == "smoke" or held_out < 0.95 * guess < 0.95 * of_twin                                    # the text below says so
 
 # %%
@@ -1323,7 +1341,7 @@ with torch.no_grad():
 print("the loss fell:", held_out < 0.97 * untrained, "  utils' sampler takes it as it is:", tuple(made.z.shape), bool(made.z.isfinite().all()))
 
 # %% [markdown]
-# In a minute it passes the guess: it uses what neighbours in space and time say. (That is far from clips worth looking at, and says nothing of DiT against U-Net.) The twin does not get there, in as many steps. A norm takes the size out of every token, and what v asks of the noisy input changes its size *and sign* with the noise level: at the noisy end v is $-x$, at the clean end $\epsilon$. The blocks know the level, but all they do is add, before the norm. So DiT's last layer is modulated too: a line that is easily left out, with no error to tell.
+# In a minute it passes the linear guess. (That is far from clips worth looking at, and says nothing of DiT against U-Net.) Where it does not pass the second, as after a CPU's minute, nothing shows yet that it looks at neighbours: a loss that falls below *some* guess says little, and the better the guess, the more. The twin does not even pass the first, in as many steps. A norm takes the size out of every token, and what v asks of the noisy input changes its size *and sign* with the noise level: at the noisy end v is $-x$, at the clean end $\epsilon$. The blocks know the level, but all they do is add, before the norm. So DiT's last layer is modulated too: a line that is easily left out, with no error to tell.
 
 # %% [markdown]
 # **And what it costs.** A DiT of today lets *all* tokens of space and time attend to each other; lesson 05 factorized to save that. For $N = S\,T$ tokens of width $D$ a block's attention does $4\,N^2 D$ FLOPs over everything, $4\,N\,(S + T)\,D$ factorized; its linear layers $24\,N D^2$. The first formula, checked by the counter (with plain products: it does not see into every fused kernel):
@@ -1582,7 +1600,7 @@ windowed_cost = check("exercise 3", windowed_cost, reference_windowed_cost, (16,
 # </details>
 #
 # ## What was shown, and what was not
-# Shown: where the time of a step goes on this machine; each layer under a measured roof; float16's three accidents in real float16, and that scaling mends the gradients; accumulation, recomputation and two processes, each equal to the plain run; the shipped model on a folder of other clips; a DiT that starts as the identity, learns with the same loss, and passes a guess that knows single pixels only; a v-network sampled as a flow.
+# Shown: where the time of a step goes on this machine; each layer under a measured roof; float16's three accidents in real float16, and that scaling mends the gradients; accumulation, recomputation and two processes, each equal to the plain run; the shipped model on a folder of other clips; a DiT that starts as the identity, learns with the same loss, and passes the best linear guess from single pixels; a v-network sampled as a flow.
 #
 # Not shown, for want of the machines: NCCL between several GPUs, anything on a T4. Its minutes are estimates. Not shown at all: a learnt autoencoder, diffusion in latents, or that a DiT is better than a U-Net at this size.
 #
