@@ -20,11 +20,10 @@ def test_cost_is_within_the_limits(recipe):
 
 def test_cost_counts_a_convolution_right():
     """One 3x3 convolution of 16 to 16 channels on 32 x 32, forward and backward: 3 times 2 * 9 * 16 * 16 * 1024."""
-    from torch.utils.flop_counter import FlopCounterMode
-    layer = torch.nn.Conv2d(16, 16, 3, padding=1)
-    with FlopCounterMode(display=False) as counter:
-        layer(torch.zeros(1, 16, 32, 32, requires_grad=True)).sum().backward()
-    assert counter.get_total_flops() == 3 * 2 * 9 * 16 * 16 * 1024
+    layer, x = torch.nn.Conv2d(16, 16, 3, padding=1), torch.zeros(1, 16, 32, 32, requires_grad=True)
+    measured = count(layer, lambda: layer(x))
+    assert measured.flops == 3 * 2 * 9 * 16 * 16 * 1024
+    assert measured.parameters == 9 * 16 * 16 + 16 and measured.saved_bytes == 4 * 16 * 1024  # the weights, which are kept anyway, do not count
 
 
 def test_attention_counts_the_same_fused_and_in_the_open():

@@ -36,6 +36,15 @@ def test_real_clips_are_the_floor_and_controls_stand_out(table):
     assert real["kernel_distance"] == pytest.approx(sum(block["kernel_distance"] for block in real["blocks"]) / 3, abs=1e-3)
 
 
+def test_a_control_that_a_killed_run_left_out_is_made_up_for(table, tmp_path, monkeypatch):
+    rows = json.loads(table.path.read_text())
+    missing = rows["rows"].pop("control: the last frame repeated")
+    monkeypatch.setattr(table, "path", tmp_path / "table.json")
+    table.path.write_text(json.dumps(rows))
+    table.controls()
+    assert table.rows()["control: the last frame repeated"] == missing
+
+
 def test_a_jump_at_the_seam_and_what_follows_are_told_apart(table):
     jumped = torch.cat([table.real[:, :, :GIVEN], table.real[:, :, GIVEN:].roll(1, 0)], dim=2)  # each goes on as another clip
     row = table.measure(jumped)

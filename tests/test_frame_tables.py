@@ -1,12 +1,13 @@
 """The tables of lessons 11 and 12: ways to fill in frames and to sharpen clips, each measured beside floor and controls, and rows that are kept."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from utils import extension, interpolation, super_resolution
+from utils import cost, evaluate, extension, hearing, interpolation, super_resolution, survival
 from utils.interpolation import FLOOR, FRAMES, SKIP, Interpolations, cross_faded, guided, repeated
 from utils.pretrained import load_pretrained
 from utils.super_resolution import SuperResolutions, flicker, resized
@@ -68,3 +69,28 @@ def test_numbers_to_choose_by_are_not_filed_as_results(module, monkeypatch, caps
     with pytest.raises(SystemExit):
         module.main()
     assert "say where with --out" in capsys.readouterr().err
+
+
+def test_seconds_are_those_that_the_clips_took(filled, tmp_path, monkeypatch):
+    clock = [0.0]
+
+    def measure(clips):
+        clock[0] += 5
+        return {}
+
+    def make(table):
+        clock[0] += 2
+        return repeated(table)
+
+    monkeypatch.setattr(interpolation, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(filled, "path", tmp_path / "frames.json")
+    monkeypatch.setattr(filled, "measure", measure)
+    filled.fill("repeated", make)
+    assert filled.rows()["repeated"]["seconds"] == 2
+
+
+@pytest.mark.parametrize("module", [cost, evaluate, extension, hearing, interpolation, super_resolution, survival])
+def test_a_mistyped_name_is_told_without_a_traceback(module, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["command", "vdmtext"])
+    with pytest.raises(SystemExit, match="^error: Unknown recipe 'vdmtext'; there are mnist-ddpm"):
+        module.main()

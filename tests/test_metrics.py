@@ -102,6 +102,8 @@ def test_precision_and_recall_equal_a_plain_loop():
 
     result = precision_recall(x, y, neighbours=3)
     assert result == {"precision": pytest.approx(covered(x, y, 3)), "recall": pytest.approx(covered(y, x, 3))} and result["precision"] < result["recall"]
+    with pytest.raises(ValueError, match="need at least 6 samples.*got 30 and 5"):
+        precision_recall(x, y[:5])
 
 
 def test_kernel_interval_has_the_width_of_fresh_draws():
@@ -307,6 +309,15 @@ def test_weights_of_a_run_are_measured_beside_them(tmp_path, monkeypatch, capsys
             call(tmp_path / name)
     with pytest.raises(SystemExit, match="Unknown recipe 'vdmtext'; there are mnist-ddpm"):
         call("vdmtext")
+
+    def absent(name):
+        raise FileNotFoundError(f"{name}.pt is not in assets/checkpoints/")
+
+    monkeypatch.setattr(judge, "load_network", absent)
+    monkeypatch.setattr("sys.argv", ["evaluate", "real", "--num", "8"])
+    monkeypatch.setattr(evaluation, "evaluate", lambda *_, **__: judge.load_network("judge"))
+    with pytest.raises(SystemExit, match="error: judge.pt is not in"):
+        evaluation.main()
 
 
 def test_classifier_and_its_features():

@@ -224,12 +224,12 @@ def test_a_failing_cell_is_explained_and_the_outputs_so_far_are_kept(tmp_path, m
 def test_all_lessons_run_when_one_fails_and_a_table_says_which(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(notebooks, "LESSONS", tmp_path)
     monkeypatch.setenv("LESSON_OUTPUTS", "restored after the test")
-    for name, source in {"77_broken": "raise ValueError('say what to do')", "78_whole": "1 + 1"}.items():
+    for name, source in {"76_dead": "import os; os._exit(1)", "77_broken": "raise ValueError('say what to do')", "78_whole": "1 + 1"}.items():
         nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), tmp_path / f"{name}.ipynb")
         (tmp_path / f"{name}.py").write_text("")
-    assert notebooks.run_all(["77", "78"], tmp_path / "out") == 1
+    assert notebooks.run_all(["76", "77", "78"], tmp_path / "out") == 1
     printed = capsys.readouterr()
-    assert "say what to do" in printed.err and printed.out.index("stopped in code cell 1 of 1") < printed.out.index("ran to the end")
+    assert "the kernel died, most often for want of memory" in printed.err and "say what to do" in printed.err and printed.out.index("stopped in code cell 1 of 1") < printed.out.index("ran to the end")
     assert notebooks.run_all(["78"], tmp_path / "out") == 0
 
 

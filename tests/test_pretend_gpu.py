@@ -6,12 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 14):
     pytest.skip("a pretended device rests on an interface of PyTorch that is new, and tried with 2.14", allow_module_level=True)
 
 from pretend_gpu import DEVICE, pretended_gpu
-from utils import load_pipeline, load_pretrained
+from utils import data, load_pipeline, load_pretrained
 from utils.recipes import Budget, recipe
 from utils.runtime import generator, pick_device
 from utils.train import Trainer
@@ -99,3 +101,29 @@ def test_training_is_that_of_the_cpu(gpu, name, tmp_path):
 
 def test_a_device_that_is_named_is_taken(gpu):
     assert pick_device("pretend").type == DEVICE.type
+
+
+class WithoutFloat64(TorchDispatchMode):
+    """While it is on, the pretended GPU knows no float64, as Apple's do not."""
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        result = op(*args, **(kwargs or {}))
+        if any(isinstance(value, torch.Tensor) and value.device.type == DEVICE.type and value.dtype == torch.float64 for value in tree_leaves(result)):
+            raise TypeError(f"{op} makes float64 on {DEVICE}.")
+        return result
+
+
+@pytest.mark.parametrize("name", ["mnist-ddpm", "vdm-text", "mav-interpolate"])
+def test_training_needs_no_float64_on_the_device(gpu, name, monkeypatch):
+    monkeypatch.setattr("utils.schedule.in_float64", lambda numbers: numbers.cpu().double())  # as on Apple's
+    with WithoutFloat64():
+        with pytest.raises(TypeError, match="makes float64"):
+            torch.ones(2, dtype=torch.float64).to(gpu)
+        assert Trainer(recipe(name), Budget(2, 2), device=gpu, amp="off").train_step().step == 1
+
+
+def test_batches_are_drawn_in_pieces_on_a_cpu_alone(gpu, monkeypatch):
+    pieces = []
+    monkeypatch.setattr(data, "render", lambda digits, position, render=data.render: (pieces.append(len(digits)), render(digits, position))[1])
+    there, here = (data.MovingMNIST(device=device).sample(40, index=0).video for device in (gpu, "cpu"))
+    assert pieces == [40, 32, 8] and torch.equal(there.cpu(), here)

@@ -1,6 +1,8 @@
 """The model as its user holds it: shapes, ranges, seeds, captions, and every way to ask wrongly."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -171,3 +173,37 @@ def test_steps_of_training_are_counted_over_the_runs_of_the_same_recipe():
     net = UNet(SMALL.net)
     assert Model(SMALL, net, {"recipe": "vdm-text", "steps": 5, "initial": first}, "cpu").trained_steps == 12
     assert Model(SMALL, net, device="cpu").trained_steps == 0
+
+
+def test_a_machine_without_git_can_tell_where_weights_come_from(monkeypatch):
+    def no_git(command, **_):
+        raise FileNotFoundError(2, "No such file or directory", command[0])
+
+    monkeypatch.setattr(pretrained.subprocess, "run", no_git)
+    assert pretrained.provenance("vdm-text", 1, 2, 3.0, 4.0, 0, torch.device("cpu"), "float32")["commit"] == "unknown"
+
+
+def test_a_full_disk_is_told_and_leaves_what_was_there(tmp_path):
+    """A limit on the size of files stands for it."""
+    code = """
+import json, resource, sys
+from pathlib import Path
+from utils.pretrained import save_weights
+from utils.recipes import MNIST_DDPM, Budget
+from utils.runtime import write_json
+from utils.train import Trainer
+
+folder = Path(sys.argv[1])
+run = Trainer(MNIST_DDPM, Budget(1, 1), "cpu", "off")
+write_json(folder / "rows.json", {"rows": 1})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+for name, write in (("w.pt", lambda path: save_weights(path, run.recipe, run.net, {})), ("c.pt", run.save), ("rows.json", lambda path: write_json(path, "x" * 200_000))):
+    try:
+        write(folder / name)
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+    told = subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, capture_output=True, text=True).stdout.splitlines()
+    assert [line.split()[0] for line in told] == ["WeightsError", "CheckpointError", "OSError"] and all("File too large" in line for line in told)
+    assert all("Free some disk space" in line for line in told[:2])
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.json"] and json.loads((tmp_path / "rows.json").read_text()) == {"rows": 1}

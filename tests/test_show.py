@@ -11,7 +11,7 @@ import torch
 
 from utils import show
 from utils.recipes import MNIST_GUIDED, VDM, Budget
-from utils.train import Trainer
+from utils.train import CheckpointError, Trainer
 from utils.unet import Stage, UNet
 
 CLIPS = torch.rand(3, 1, 6, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -28,6 +28,8 @@ def test_gif_has_the_frames_and_the_size(tmp_path):
 def test_player_has_alternative_text():
     html = show.play(CLIPS, ["a", "b", "c"]).data
     assert 'alt="a; b; c"' in html and "data:image/gif;base64," in html
+    html = show.play(CLIPS[:1], ['<b> & "c"']).data
+    assert 'alt="&lt;b&gt; &amp; &quot;c&quot;"' in html and "<b>" not in html
 
 
 @pytest.mark.parametrize("figure", [
@@ -129,6 +131,31 @@ def test_a_diagram_shows_every_stage_with_its_channels_and_attention():
     assert "T attention" in figure.axes[0].get_xlabel()
     images = show.network_diagram(UNet(MNIST_GUIDED.net), MNIST_GUIDED.sample_shape)
     assert "S attention" in images.axes[0].get_xlabel() and "T attention" not in images.axes[0].get_xlabel()
+
+
+def test_checkpoints_of_live_training_that_are_no_good_are_told_with_what_to_do_in_a_notebook(tmp_path, monkeypatch):
+    monkeypatch.setenv("LESSON_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(show, "TrainingBoard", Board)
+    recipe, checkpoint = replace(MNIST_GUIDED, net=replace(MNIST_GUIDED.net, channels=(8, 8, 8), head_dim=8, text_width=16)), tmp_path / "run.pt"
+
+    def live(steps, save_every=30.0):
+        show.train_live(Trainer(recipe, Budget(steps, 2), device="cpu"), "run", lambda model: CLIPS[:, :, :1], save_every=save_every)
+
+    Trainer(recipe, Budget(4, 2), device="cpu").save(checkpoint)
+    with pytest.raises(CheckpointError, match=rf"another run .* Delete {checkpoint} to train from the start, or restore the settings"):
+        live(5)
+    checkpoint.write_bytes(b"cut off")
+    with pytest.raises(CheckpointError, match=f"damaged.* Delete {checkpoint}"):
+        live(4)
+    checkpoint.unlink()
+
+    def full_disk(state, file):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(CheckpointError, match=f"No space left on device. Free some space in {tmp_path}, or set LESSON_OUTPUTS") as raised:
+        live(4, save_every=0)
+    assert "--out" not in str(raised.value)
 
 
 @pytest.mark.parametrize("blocks", [(1, 1, 1), (2, 1, 2)])

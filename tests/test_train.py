@@ -1,6 +1,8 @@
 """Training: kill and resume, damaged and foreign checkpoints, EMA, precision, bad input, the command line."""
 
 import copy
+import errno
+import fcntl
 import json
 import math
 import os
@@ -115,6 +117,29 @@ def test_a_run_without_float16_goes_on_with_it_and_the_other_way(tmp_path):
         assert second.step == 1 and second.train_step().step == 2
 
 
+def test_a_run_that_is_stopped_within_a_step_goes_on(tmp_path):
+    """In float16, between taking the loss's scale out of the gradients and the optimizer's step."""
+    whole, stopped = trainer(), trainer()
+    for run in (whole, stopped):
+        run.scaler = torch.amp.GradScaler("cpu")
+        run.train_step()
+    stopped.save(tmp_path / "c.pt")
+
+    def stop(optimizer):
+        raise KeyboardInterrupt
+
+    stopped.scaler.step = stop
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train_step()
+    stopped.train_step()
+    whole.train_step()
+    assert stopped.history == whole.history and stopped.scaler.state_dict() == whole.scaler.state_dict()
+    stopped.optimizer.zero_grad(set_to_none=False)
+    stopped.scaler.unscale_(stopped.optimizer)
+    stopped.load(tmp_path / "c.pt")
+    assert [p.loss for p in stopped.run()] == [*whole.history[1:], *(p.loss for p in whole.run())]
+
+
 def test_a_run_may_go_on_with_another_learning_rate(tmp_path):
     first = trainer()
     first.train_step()
@@ -149,6 +174,18 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     for other in (trainer(steps=7), trainer(seed=1), Trainer(replace(TINY, ema_decay=0.5), Budget(6, 8), "cpu", "off"), Trainer(TINY, Budget(6, 9), "cpu", "off")):
         with pytest.raises(CheckpointError, match="another run"):
             other.load(tmp_path / "c.pt")
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path):
+    muon, adam = trainer(), trainer()
+    adam.optimizer = torch.optim.Adam(adam.net.parameters(), 1e-3)
+    for run, name in ((muon, "muon.pt"), (adam, "adam.pt")):
+        run.train_step()
+        run.save(tmp_path / name)
+    for run, name in ((muon, "adam.pt"), (adam, "muon.pt")):
+        with pytest.raises(CheckpointError, match="another run.*optimizer"):
+            run.load(tmp_path / name)
+    adam.load(tmp_path / "adam.pt")
 
 
 def test_a_failed_write_keeps_the_old_checkpoint(tmp_path, monkeypatch):
@@ -215,6 +252,27 @@ def test_a_run_that_is_asked_to_stop_saves_first_and_two_runs_do_not_share_a_fol
     process.terminate()
     assert process.wait(timeout=60) == 130 and "--resume" in process.stderr.read()
     assert read_checkpoint(tmp_path / "checkpoint.pt")["step"] > saved  # what was trained since the last checkpoint is there, too
+
+
+def test_a_file_system_without_locks_is_told_of_and_no_hindrance(tmp_path, monkeypatch, capsys):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert main(["mnist-ddpm", "--steps", "1", "--batch-size", "2", "--device", "cpu", "--amp", "off", "--out", str(tmp_path)]) == 0
+    assert capsys.readouterr().err.count("cannot be locked (No locks available)") == 1 and (tmp_path / "mnist-ddpm.pt").exists()
+
+
+def test_a_run_that_is_stopped_before_its_first_checkpoint_says_so(tmp_path, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("utils.train.Trainer", stop)
+    assert main(["mnist-ddpm", "--budget", "smoke", "--device", "cpu", "--out", str(tmp_path)]) == 130
+    assert "before the first checkpoint" in capsys.readouterr().err
+    (tmp_path / "checkpoint.pt").touch()
+    assert main(["mnist-ddpm", "--budget", "smoke", "--device", "cpu", "--out", str(tmp_path)]) == 130
+    assert "the checkpoint is written" in capsys.readouterr().err
 
 
 def test_unknown_recipe_budget_device_and_precision(capsys):
@@ -438,6 +496,13 @@ def test_a_run_may_start_from_a_smaller_network(tmp_path):
         assert expected.std() > 0.05 and (started.net(z, log_snr) - expected).abs().max() < 1e-4
     assert started.provenance()["grown_from"] == {"channels": [8, 16, 96, 128], "space": list(space), "time": list(VDM_TEXT.net.time)} and total_flops(started.provenance()) == 5
     assert "grown_from" not in Trainer(VDM_TEXT, Budget(4, 2), device="cpu", amp="off", initial=started.model()).provenance()
+
+
+def test_a_larger_network_around_frozen_weights_is_refused():
+    wide = replace(RECIPES["mav"], net=replace(RECIPES["mav"].net, channels=(32, 64, *RECIPES["mav"].net.channels[2:])))
+    with pytest.raises(ValueError, match="mav keeps the weights of mav-image.*set frozen=None"):
+        Trainer(wide, Budget(4, 2), device="cpu", amp="off")
+    assert Trainer(replace(wide, frozen=None), Budget(4, 2), device="cpu", amp="off").grown_from is not None
 
 
 def test_a_run_may_start_from_a_shipped_model(tmp_path, capsys):

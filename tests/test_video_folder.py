@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tracemalloc
+import unicodedata
 from fractions import Fraction
 
 import imageio.v3 as iio
@@ -264,6 +265,46 @@ def test_a_file_without_read_permission_is_reported(tmp_path):
         pytest.skip("this user may read every file")
     dataset = VideoFolder(tmp_path)
     assert dataset.files == ["a.gif"] and "Permission denied" in dataset.skipped["b.gif"]
+
+
+def test_a_named_pipe_is_passed_over(tmp_path):
+    gif(tmp_path / "a.gif", moving())
+    os.mkfifo(tmp_path / "pipe.gif")
+    dataset = VideoFolder(tmp_path)
+    assert dataset.files == ["a.gif"] and dataset.skipped == {"pipe.gif": "not a regular file"}
+
+
+def test_what_a_decoder_raised_is_named_and_full_memory_is_no_damage(tmp_path, monkeypatch):
+    for name in ("a.gif", "b.gif"):
+        gif(tmp_path / name, moving())
+    square = video_folder._square
+
+    def failing(error):
+        calls = []
+
+        def once(*arguments):
+            calls.append(arguments)
+            if len(calls) == 3:
+                raise error
+            return square(*arguments)
+
+        return once
+
+    monkeypatch.setattr(video_folder, "_square", failing(KeyError("no such colour")))
+    assert VideoFolder(tmp_path).skipped == {"a.gif": "damaged or cut off after 2 frames (KeyError)"}
+    monkeypatch.setattr(video_folder, "_square", failing(MemoryError()))
+    with pytest.raises(MemoryError):
+        VideoFolder(tmp_path)
+
+
+@pytest.mark.parametrize(("there", "written"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_are_the_same_however_their_letters_are_put_together(tmp_path, there, written):
+    """A Mac writes é as two signs, others as one."""
+    name = "caf\u00e9/\u00fc.gif"
+    gif(tmp_path / unicodedata.normalize(there, name), moving())
+    (tmp_path / "captions.csv").write_text(f"file,caption\n{unicodedata.normalize(written, name)},3 and 7\n", encoding="utf-8")
+    dataset = VideoFolder(tmp_path)
+    assert dataset.files == [unicodedata.normalize(there, name)] and dataset.texts == ["3 and 7"] and not dataset.skipped
 
 
 def test_a_clip_that_a_phone_filmed_upright_is_upright_and_silent(tmp_path, videos, caplog):

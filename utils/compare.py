@@ -29,7 +29,7 @@ from .metrics import kernel_distance, motion, obeyed, read
 from .model import Model
 from .pretrained import load_weights, save_weights
 from .recipes import MAV, VDM, VDM_TEXT, Budget, Recipe
-from .runtime import ASSETS, generator, pick_device
+from .runtime import ASSETS, generator, pick_device, write_json
 from .schedule import CosineSchedule
 from .train import Trainer
 from .unet import UNet, UNetConfig
@@ -189,7 +189,7 @@ def main() -> None:
             print(f"time is up in {name!r}; the same command goes on")
             return
         rows[name] = measure(name, model, variant.seed, num)
-        results.write_text(json.dumps([rows[key] for key in variants if key in rows], indent=1) + "\n")
+        write_json(results, [rows[key] for key in variants if key in rows])
         print(json.dumps(rows[name]), f"({time.monotonic() - start:.0f} s)", flush=True)
 
 

@@ -16,6 +16,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from .recipes import Recipe, recipe as get_recipe
+from .runtime import telling_of_errors
 from .unet import UNet, UNetConfig, freeze, new_over_time, randomize
 
 T4_SUSTAINED = 7e12  # FLOP/s: the middle of the 5-10 TFLOP/s that small convolution networks reach on a T4 in fp16
@@ -92,6 +93,7 @@ def cost(recipe: Recipe) -> dict[str, float | int]:
             "memory_gib_estimate": round((one.saved_bytes * largest + one.parameters * TRAINING_COPIES) / 2**30, 2)}
 
 
+@telling_of_errors()
 def main() -> None:
     """Print the cost of the recipe named on the command line."""
     parser = argparse.ArgumentParser(description="Parameters, FLOPs and memory of a recipe.")

@@ -27,7 +27,7 @@ SPLITS = ("train", "validation", "test")
 CANVAS, DIGIT = 64, 28  # pixels; the published sizes
 SPEED = 0.1  # of the free range (36 of 64 pixels) a frame; the published value
 FINE_SPEED, FINE_FPS = SPEED / 5, 30  # the fine clock: frame_skip=5 on it (6 frames a second) is the published speed
-CHUNK = 32  # clips that are drawn at once: the canvases of more do not fit a core's cache, and take twice the time
+CHUNK = 32  # clips that are drawn at once on a CPU: the canvases of more do not fit a core's cache, and take twice the time
 CAPTION_KINDS = ("digits", "motion", "mixed")
 
 
@@ -188,7 +188,8 @@ class MovingMNIST(Stream):
         """Clips of the digits chosen (N, D), which set off from start (N, D, 2) at angle (N, D); with_motion (N,): whose captions say directions, None for no captions."""
         position, velocity = trajectories(start, angle, self.num_frames, self.speed, self.frame_skip)
         device = self.images.device
-        digits, places = self.images[chosen.to(device)].split(CHUNK), position.to(device).split(CHUNK)
+        at_once = CHUNK if device.type == "cpu" else len(chosen)
+        digits, places = self.images[chosen.to(device)].split(at_once), position.split(at_once)
         video = torch.cat([shrink(render(d, p), self.image_size) for d, p in zip(digits, places)])
         labels, captions = self.digits[chosen], None
         if with_motion is not None:
@@ -230,11 +231,11 @@ def trajectories(start: torch.Tensor, angle: torch.Tensor, num_frames: int, spee
 def render(digits: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
     """Paste digits on the canvas, at positions truncated to whole pixels, overlap by maximum.
 
-    digits (B, D, 28, 28) uint8; position (B, D, T, 2) in [0, 1] -> (B, T, 64, 64) uint8.
+    digits (B, D, 28, 28) uint8; position (B, D, T, 2) in [0, 1], which may be on another device -> (B, T, 64, 64) uint8, where the digits are.
     """
     b, d, t, _ = position.shape
     free = CANVAS - DIGIT
-    corner = (position * free).long()  # (B, D, T, 2), 0..36
+    corner = (position * free).long().to(digits.device)  # (B, D, T, 2), 0..36: whole numbers travel, as Apple's GPUs have no float64
     down = corner[..., 0] * CANVAS + corner[..., 1]  # how far along the flattened canvas a digit's first pixel is
     # Flattened, a frame is one digit's rows shifted as a whole, hence a window of the digit between zeros: copied in one piece, which is fast.
     most = free * CANVAS + free

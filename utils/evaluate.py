@@ -30,7 +30,7 @@ from .model import Model
 from .paths import Reading
 from .pretrained import available_models, load_model
 from .recipes import MNIST_SIZE
-from .runtime import ASSETS, device_name, generator, precision_name
+from .runtime import ASSETS, device_name, generator, precision_name, telling_of_errors, write_json
 from .tracker import TRUNCATION
 
 RESULTS = ASSETS / "results"
@@ -190,8 +190,7 @@ class ResultRows:
 
     def write(self, name: str, row: dict) -> None:
         """Put a row into the file, beside those that it has."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps({**circumstances(self.model, self.num, self.seed), **self.more, "rows": {**self.rows(), name: row}}, indent=1) + "\n")
+        write_json(self.path, {**circumstances(self.model, self.num, self.seed), **self.more, "rows": {**self.rows(), name: row}})
         print(name, row, flush=True)
 
 
@@ -244,6 +243,7 @@ def evaluate_model(model: Model, num: int, seed: int = 0, folder: Path | None = 
             "seconds": round(time.monotonic() - start), "rows": rows, **heard}
 
 
+@telling_of_errors()
 def main() -> None:
     """Evaluate the model, the weights or the clips named on the command line and write their results file."""
     parser = argparse.ArgumentParser(prog="python -m utils.evaluate", description="Measure a model, or clips from an .npz file (videos, captions).")
@@ -258,23 +258,18 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, metavar="FOLDER", help="keep the sampled clips there, and take those that are there already")
     parser.add_argument("--sample-only", action="store_true", help="sample into --clips and measure nothing")
     a = parser.parse_args()
-    try:
-        if a.what.endswith(".npz"):
-            path = Path(a.what)
-            result, out = evaluate_file(path, a.seed, progress=True), path.with_suffix(".json")
-        elif a.what == "real":
-            result, out = evaluate_real(a.num, a.seed, progress=True), RESULTS / "metrics.json"
-        else:
-            model, weights = load_model(a.what, a.device, a.amp), Path(a.what)
-            out = weights.with_name(f"{weights.stem}-evaluation.json") if weights.suffix == ".pt" else RESULTS / f"{a.what}.json"  # NAME.json beside weights holds their loss
-            result = evaluate_model(model, a.num, a.seed, a.clips, a.sample_only, progress=True, steps=a.steps, guidance_scale=a.guidance_scale)
-    except (RuntimeError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
+    if a.what.endswith(".npz"):
+        path = Path(a.what)
+        result, out = evaluate_file(path, a.seed, progress=True), path.with_suffix(".json")
+    elif a.what == "real":
+        result, out = evaluate_real(a.num, a.seed, progress=True), RESULTS / "metrics.json"
+    else:
+        model, weights = load_model(a.what, a.device, a.amp), Path(a.what)
+        out = weights.with_name(f"{weights.stem}-evaluation.json") if weights.suffix == ".pt" else RESULTS / f"{a.what}.json"  # NAME.json beside weights holds their loss
+        result = evaluate_model(model, a.num, a.seed, a.clips, a.sample_only, progress=True, steps=a.steps, guidance_scale=a.guidance_scale)
     if a.sample_only:
         return
-    out = a.out or out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(a.out or out, result)
     print(json.dumps(result, indent=1))
 
 

@@ -18,6 +18,7 @@ from .evaluate import ResultRows, chosen_rows, table_parser, table_path
 from .metrics import kernel_distance_interval, motion, obeyed, read
 from .model import Model
 from .pretrained import load_pretrained
+from .runtime import telling_of_errors
 from .samplers import SampleState
 
 GIVEN, FRAMES, OVERLAP = 16, 64, 8
@@ -85,14 +86,16 @@ class Extensions(ResultRows):
         """The rows of real clips, of clips that stop where they were given, and of a model that is told nothing of the given frames."""
         if FLOOR not in self.rows():
             self.write(FLOOR, self.measure(self.real))
+        if (name := "control: the last frame repeated") not in self.rows():
             stopped = torch.cat([self.real[:, :, :GIVEN], self.real[:, :, GIVEN - 1:GIVEN].expand(-1, -1, FRAMES - GIVEN, -1, -1)], dim=2)
-            self.write("control: the last frame repeated", self.measure(stopped))
+            self.write(name, self.measure(stopped))
         if (name := "control: new clips, nothing given") not in self.rows():
             new = [self.model.sample(self.captions, seed=self.seed + start, progress=True, steps=self.more["steps"], guidance_scale=self.more["guidance_scale"])
                    for start in self.blocks()]
             self.write(name, self.measure(torch.cat([self.real[:, :, :GIVEN], *new], dim=2)))
 
 
+@telling_of_errors()
 def main() -> None:
     """Measure replacement and reconstruction guidance of several weights, with and without the Langevin corrector."""
     parser = table_parser("utils.extension", "Clips made four times as long, measured block by block.", "vdm-text", 128)

@@ -22,7 +22,7 @@ from .data import Batch, DataError
 from .diffusion import loss_per_sample, q_sample
 from .model import Model
 from .pretrained import load_model
-from .runtime import ASSETS, autocast, generator
+from .runtime import ASSETS, autocast, generator, telling_of_errors, write_json
 
 RESULTS = ASSETS / "results"
 LEVELS = (-8.0, -6.0, -4.0, -2.0)  # log-SNR: from where nothing can be seen to where shapes can be guessed
@@ -94,9 +94,10 @@ def keep(folder: Path, name: str, results: Path) -> None:
     if not path.exists():
         raise DataError(f"There is no hearing.json in {folder}: give the folder of a run that was trained with --hear.")
     known = json.loads(results.read_text()) if results.exists() else {}
-    results.write_text(json.dumps({**known, name: json.loads(path.read_text())}, indent=1) + "\n")
+    write_json(results, {**known, name: json.loads(path.read_text())})
 
 
+@telling_of_errors()
 def main() -> None:
     """Print the table for the model, or the weights, named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m utils.hearing", description="What false captions cost a model, on real clips.")
@@ -108,13 +109,10 @@ def main() -> None:
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
     parser.add_argument("--device")
     a = parser.parse_args()
-    try:
-        if a.keep:
-            keep(Path(a.keep[0]), a.keep[1], RESULTS / f"{a.model}-hearing.json")
-            return
-        heard = hearing(load_model(a.model, a.device, a.amp), a.num, a.seed, a.num_digits)
-    except (RuntimeError, ValueError) as error:
-        raise SystemExit(f"error: {error}") from error
+    if a.keep:
+        keep(Path(a.keep[0]), a.keep[1], RESULTS / f"{a.model}-hearing.json")
+        return
+    heard = hearing(load_model(a.model, a.device, a.amp), a.num, a.seed, a.num_digits)
     print("added to the loss, in 1/10,000, with standard error")
     print(f"{'log-SNR':>8s}" + "".join(f"{name:>24s}" for name in heard))
     for level in LEVELS:

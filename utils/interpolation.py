@@ -19,6 +19,7 @@ from .metrics import kernel_distance_interval, motion, obeyed, read
 from .model import Model
 from .pipeline import SKIP
 from .pretrained import load_pretrained
+from .runtime import telling_of_errors
 
 KEYFRAMES = 16
 FRAMES = (KEYFRAMES - 1) * SKIP + 1
@@ -83,9 +84,11 @@ class Interpolations(ResultRows):
             return
         start = time.monotonic()
         clips = make(self.keyframes)
-        self.write(name, {**self.measure(clips), "seconds": round(time.monotonic() - start, 1)})
+        seconds = time.monotonic() - start
+        self.write(name, {**self.measure(clips), "seconds": round(seconds, 1)})
 
 
+@telling_of_errors()
 def main() -> None:
     """Measure the trained model beside repeated and cross-faded frames, and beside replacement and reconstruction guidance of the model that it was fine-tuned from."""
     parser = table_parser("utils.interpolation", "Frames between keyframes, measured against real ones.", "mav-interpolate", 64)

@@ -156,14 +156,14 @@ class TemporalAttention(nn.Module):
         q, k, v = rearrange(self.qkv(tokens), "n t (three heads d) -> three n heads t d", three=3, heads=self.heads)
         weights = self.weights(q, k, mask)  # (n, heads, T, T)
         distance = self._distance(num_frames, x.device)
-        out = weights @ v + torch.einsum("n h i j, i j d -> n h i d", weights, self.relative_value[distance].to(weights.dtype))
+        out = weights @ v + torch.einsum("n h i j, i j d -> n h i d", weights, F.embedding(distance, self.relative_value).to(weights.dtype))
         tokens = self.out(rearrange(out, "n heads t d -> n t (heads d)"))
         return x + rearrange(tokens, "(b h w) t c -> (b t) c h w", b=x.shape[0] // num_frames, h=height)
 
     def weights(self, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Attention weights (n, heads, T, T) of q, k (n, heads, T, d): row i says how much frame i takes of each frame j."""
         distance = self._distance(q.shape[2], q.device)
-        logits = q @ k.mT + torch.einsum("n h i d, i j d -> n h i j", q, self.relative_key[distance].to(q.dtype))
+        logits = q @ k.mT + torch.einsum("n h i d, i j d -> n h i j", q, F.embedding(distance, self.relative_key).to(q.dtype))
         logits = logits * q.shape[-1] ** -0.5
         if mask is not None:
             logits = logits.masked_fill(~mask, -math.inf)

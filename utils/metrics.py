@@ -116,8 +116,10 @@ def frechet_distance(x: torch.Tensor, y: torch.Tensor) -> float:
 
 def precision_recall(x: torch.Tensor, reference: torch.Tensor, neighbours: int = 5) -> dict[str, float]:
     """Share of features x (N, D) that lie within the reach of the reference (M, D), "precision", and the other way round, "recall". A point's reach
-    is the distance to its `neighbours`-th neighbour in its own set. Kynkaanniemi et al. 2019 (arXiv 1904.06991), section 2."""
+    is the distance to its `neighbours`-th neighbour in its own set. Kynkaanniemi et al. 2019 (arXiv 1904.06991), section 2. ValueError for sets without so many neighbours."""
     _check_features(x, reference)
+    if min(len(x), len(reference)) <= neighbours:
+        raise ValueError(f"Precision and recall with {neighbours} neighbours need at least {neighbours + 1} samples, and as many to compare them with; got {len(x)} and {len(reference)}.")
 
     def covered(points: torch.Tensor, by: torch.Tensor) -> float:
         reach = torch.cdist(by, by).kthvalue(neighbours + 1).values  # the nearest is the point itself
@@ -273,7 +275,7 @@ def evaluate(videos: torch.Tensor, captions: Sequence[str] | None = None, refere
     """Every number of clips of two digits, as rows by name: "clips", "real held-out clips (floor)", and, unless controls is False, those of `spoiled`.
 
     videos (N, 1, T, S, S) in [0, 1], S a multiple of 32 (averaged down to 32), N at least 8. captions: what was asked for, N strings of two digits each. reference: real
-    clips to be near to, (M, 1, T, S, S) in [0, 1]; by default N clips of test digits of Moving MNIST. The floor, and what the controls are made of, are N other ones, with captions of the same kind.
+    clips to be near to, (M, 1, T, S, S) in [0, 1], M at least 6; by default N clips of test digits of Moving MNIST. The floor, and what the controls are made of, are N other ones, with captions of the same kind.
 
     A row holds: kernel_distance to the reference (with _low and _high), frechet_distance, precision, recall (all in the judge's features); digits, pairs, directions, octants, angle_error (`obeyed`); rmse,
     speed, outside, identity (`motion`); entropy of the digits; confusion, for captions with motion (`direction_confusion`, nested lists); and, named tracker_..., what the tracker finds in the first `tracked` clips of the row (at about 15 a second and core): the same, its `agreement` with the

@@ -3,7 +3,7 @@
     python -m utils.notebooks run 06 [--into outputs]     execute a copy of lesson 06
     python -m utils.notebooks update 06                   take lesson 06 from its .py twin, execute it in place
     python -m utils.notebooks prose 06                    take the text between the cells alone from the twin; outputs stay
-    python -m utils.notebooks stamp                       write lessons/colab.txt's address into every notebook and twin
+    python -m utils.notebooks stamp                       write lessons/colab.txt's address into README and every notebook and twin
 
 Needs jupytext, nbformat and nbclient, which the lessons themselves do not.
 """
@@ -52,15 +52,16 @@ def address() -> tuple[str, str]:
 
 
 def stamped(text: str) -> str:
-    """`text` of a notebook or twin with every Colab link and the set-up cell at the address of lessons/colab.txt."""
+    """`text` of a notebook, twin or README with every Colab link, command to clone and the set-up cell at the address of lessons/colab.txt."""
     slug, tag = address()
     text = re.sub(r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+/blob/[\w.-]+/", rf"\g<1>{slug}/blob/{tag}/", text)
+    text = re.sub(r"(git clone https://github\.com/)[\w.-]+/[\w.-]+( && cd )[\w.-]+", rf"\g<1>{slug}\g<2>{slug.split('/')[1]}", text)
     return re.sub(r'(SLUG, TAG = \\?")[\w./-]+(\\?", \\?")[\w./-]+(\\?")', rf"\g<1>{slug}\g<2>{tag}\g<3>", text)
 
 
 def stamp() -> None:
-    """Stamp every notebook and twin."""
-    for path in [*lessons(), *sorted(LESSONS.glob("[0-9][0-9]_*.py"))]:
+    """Stamp every notebook, every twin and the README."""
+    for path in [ROOT / "README.md", *lessons(), *sorted(LESSONS.glob("[0-9][0-9]_*.py"))]:
         before = path.read_text()
         if (after := stamped(before)) != before:
             path.write_text(after)
@@ -74,7 +75,7 @@ class LessonError(RuntimeError):
 def execute(notebook, name: str) -> None:
     """Run a notebook's cells in place in lessons/, saying which cell runs. LessonError when one fails."""
     from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     total, start = sum(cell.cell_type == "code" for cell in notebook.cells), time.monotonic()
     seen = []
@@ -92,6 +93,9 @@ def execute(notebook, name: str) -> None:
     except CellExecutionError as error:
         raise LessonError(f"{name} stopped in code cell {len(seen)} of {total}: {error.ename}: {error.evalue}\nThe executed notebook holds the full "
                           "message. Mend what it says and run again; the budget is chosen with LESSON_BUDGET=smoke, cpu, t4 or t4-long.") from error
+    except (DeadKernelError, CellTimeoutError) as error:
+        what = "the kernel died, most often for want of memory" if isinstance(error, DeadKernelError) else f"it was not done after {client.timeout} seconds"
+        raise LessonError(f"{name} stopped in code cell {len(seen)} of {total}: {what}. Run again with a smaller LESSON_BUDGET (smoke or cpu), or on a machine with more memory and a GPU.") from error
     finally:
         tidy_outputs(notebook)
         notebook.metadata.pop("widgets", None)  # GitHub calls a notebook with widget state invalid

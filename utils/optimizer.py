@@ -61,14 +61,15 @@ class Muon(torch.optim.Adam):
             if not state:
                 state["step"], state["momentum"] = torch.tensor(0.0), torch.zeros_like(weight)
             state["step"] += 1
-            alike[weight.flatten(1).shape].append(weight)
-        averages = [self.state[weight]["momentum"] for weight in moved]
         if moved:
+            averages = [self.state[weight]["momentum"] for weight in moved]
             torch._foreach_lerp_(averages, gradients, 1 - self.momentum)
-        for (rows, columns), weights in alike.items():
-            ahead = torch.stack([weight.grad.lerp(self.state[weight]["momentum"], self.momentum).flatten(1) for weight in weights])
+            for weight, ahead in zip(moved, torch._foreach_lerp(gradients, averages, self.momentum)):
+                alike[weight.flatten(1).shape].append((weight, ahead.flatten(1)))
+        for (rows, columns), pairs in alike.items():
+            weights, ahead = zip(*pairs)
             size = self.param_groups[0]["lr"] * 0.2 * max(rows, columns) ** 0.5
-            torch._foreach_add_(weights, [update.view_as(weight) for update, weight in zip(orthogonalized(ahead), weights)], alpha=-size)
+            torch._foreach_add_(weights, [update.view_as(weight) for update, weight in zip(orthogonalized(torch.stack(ahead)), weights)], alpha=-size)
         for weight in moved:
             weight.grad = None  # Adam leaves out what has no gradient
         super().step()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import time
 from dataclasses import asdict, replace
@@ -14,7 +13,7 @@ import torch
 
 from .model import Model
 from .recipes import RECIPES, Recipe, recipe as get_recipe
-from .runtime import ASSETS, ROOT, device_name, peak_memory_mib, versions
+from .runtime import ASSETS, ROOT, device_name, peak_memory_mib, versions, written_whole
 from .unet import UNet, UNetConfig
 
 CHECKPOINTS = ASSETS / "checkpoints"
@@ -22,7 +21,7 @@ FORMAT = "video-diffusion-weights-1"
 
 
 class WeightsError(RuntimeError):
-    """Weights that are missing, damaged or of another network; the message says what to do."""
+    """Weights that are missing, damaged or of another network, or cannot be written; the message says what to do."""
 
 
 def available_models() -> list[str]:
@@ -115,7 +114,7 @@ def _network(path: Path, saved: dict, recipe: Recipe, any_frozen: bool) -> tuple
 
 
 def save_weights(path: Path, recipe: Recipe, net: UNet, provenance: dict) -> None:
-    """Write `net` in float16 with its shape and its provenance, for `load_pretrained`; moved into place when whole. Of a recipe with frozen weights
+    """Write `net` in float16 with its shape and its provenance, for `load_pretrained`: whole, or not at all (WeightsError). Of a recipe with frozen weights
     only the others are written, with a digest of the frozen ones; ValueError if these are not what they were."""
     path, weights, digest = Path(path), net.state_dict(), None
     if recipe.frozen is not None:
@@ -124,11 +123,13 @@ def save_weights(path: Path, recipe: Recipe, net: UNet, provenance: dict) -> Non
         if moved := [name for name, tensor in still.items() if not torch.equal(tensor, weights[name].detach().float().cpu())]:
             raise ValueError(f"{recipe.name} keeps the weights of {recipe.frozen}, but {moved[0]} differs from the shipped one.")
         weights = {name: tensor for name, tensor in weights.items() if name not in still}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".partial")
-    torch.save({"format": FORMAT, "name": recipe.name, "net": asdict(net.config), "sample_shape": recipe.sample_shape, "provenance": json.dumps(provenance), "frozen": digest,
-                "weights": {key: tensor.detach().half().cpu() for key, tensor in weights.items()}}, temporary)
-    os.replace(temporary, path)
+    saved = {"format": FORMAT, "name": recipe.name, "net": asdict(net.config), "sample_shape": recipe.sample_shape, "provenance": json.dumps(provenance), "frozen": digest,
+             "weights": {key: tensor.detach().half().cpu() for key, tensor in weights.items()}}
+    try:
+        with written_whole(path) as file:
+            torch.save(saved, file)
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(f"Could not write {path}: {error}. Free some disk space or choose another folder; an earlier file there is untouched.") from error
 
 
 def total_flops(provenance: dict, recipe: str | None = None) -> float:
@@ -159,8 +160,11 @@ def _digest(net: UNet) -> str:
 
 def provenance(name: str, steps: int, samples: int, seconds: float, flops: float, seed: int, device: torch.device, precision: str) -> dict:
     """Where weights come from: commit, date, device, precision, steps, samples seen, seconds, FLOPs, peak memory of the process, seed, versions."""
-    commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return {"recipe": name, "commit": commit.stdout.strip() or "unknown", "date": time.strftime("%Y-%m-%d"),
+    try:
+        commit = subprocess.run(["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    except OSError:  # git is not installed
+        commit = ""
+    return {"recipe": name, "commit": commit or "unknown", "date": time.strftime("%Y-%m-%d"),
             "device": device_name(device), "precision": precision, "steps": steps, "samples": samples,
             "seconds": round(seconds), "flops": float(f"{flops:.3g}"), "peak_memory_mib": peak_memory_mib(device),
             "seed": seed, "versions": versions()}

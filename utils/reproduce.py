@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -24,7 +23,7 @@ from .compare import TABLES
 from .evaluate import OWN_TABLES
 from .pretrained import shipped_flops, total_flops
 from .recipes import MNIST_SIZE, RECIPES
-from .runtime import BUDGETS, ROOT
+from .runtime import BUDGETS, ROOT, write_json
 from .train import Trainer
 
 SHIPPED = "t4-long"  # the budget for weights that are shipped
@@ -128,8 +127,6 @@ def main(argv: list[str]) -> int:
             print(f"time is up in: {name}; the same command goes on")
             return 0
         done[name] = settings
-        temporary = note.with_suffix(".partial")
-        temporary.write_text(json.dumps(done, indent=1) + "\n")
-        os.replace(temporary, note)
+        write_json(note, done)
     print(f"done; weights, and what was done with which settings, are in {folder}")
     return 0

@@ -5,14 +5,18 @@ Nothing here knows about diffusion. Every other file of `utils` may import it.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import resource
+import signal
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from importlib import metadata
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -123,6 +127,60 @@ def outputs() -> Path:
         raise RuntimeError(f"Could not make the folder {folder.name}/ for what the lesson makes ({error.strerror}). Set the environment variable "
                            "LESSON_OUTPUTS to a folder that you may write to.") from error
     return folder
+
+
+@contextmanager
+def interrupts_wait() -> Iterator[None]:
+    """While it is open, Ctrl-C and SIGTERM wait: in the middle of `torch.save` they would come out as an error about the file. For the main thread; others are not interrupted."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        signal.raise_signal(asked[0])
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to, in binary, which is moved to `path` when the disk has all of it; Ctrl-C and SIGTERM wait for that. Whatever is raised before (OSError: disk full, no
+    permission), nothing of it is left, and an older file at `path` stays as it was."""
+    temporary = path.with_name(path.name + ".partial")
+    with interrupts_wait():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException as error:
+            with suppress(OSError):  # nothing to tidy up where nothing could be written
+                temporary.unlink()
+            cause = error.__context__
+            if isinstance(error, RuntimeError) and isinstance(cause, OSError):  # torch.save hides what the disk said behind a complaint of its own
+                raise OSError(cause.errno, cause.strerror) from error
+            raise
+
+
+def write_json(path: Path, what: object, indent: int | None = 1) -> None:
+    """Write `what` as JSON, with a newline at the end: whole, or not at all (`written_whole`)."""
+    with written_whole(path) as file:
+        file.write((json.dumps(what, indent=indent) + "\n").encode())
+
+
+@contextmanager
+def telling_of_errors() -> Iterator[None]:
+    """For commands: what is wrong with what they are given, or with the files here, ends them with `error: ...` and exit status 1 in place of a traceback."""
+    try:
+        yield
+    except (ValueError, RuntimeError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
 
 
 def progress_file():

@@ -7,6 +7,7 @@ needed, so the rest of `utils` works without them.
 from __future__ import annotations
 
 import base64
+import html
 import json
 import textwrap
 import time
@@ -249,7 +250,7 @@ def play(clips: torch.Tensor, captions: Sequence[str] | None = None, columns: in
     from IPython.display import HTML
 
     data = base64.b64encode(gif(clips, path, columns, scale, fps)).decode()
-    text = "; ".join(captions) if captions else f"{len(_clips(clips))} moving clips"
+    text = html.escape("; ".join(captions)) if captions else f"{len(_clips(clips))} moving clips"
     below = f'<div style="font-size:90%">{text}</div>' if captions else ""
     return HTML(f'<img alt="{text}" src="data:image/gif;base64,{data}">{below}')
 
@@ -313,11 +314,16 @@ def train_live(trainer: Trainer, name: str, samples: Callable[[Model], torch.Ten
 
     A lost session costs at most `save_every` seconds: the run goes on from its checkpoint NAME.pt in the outputs folder, which goes when
     it is done. samples: what to show of the model so far, (N, C, T, H, W) in [0, 1], `updates` times. A run of another recipe or length than
-    one recorded (`python -m utils.train --record`) has no band.
+    one recorded (`python -m utils.train --record`) has no band. CheckpointError for a checkpoint that cannot be gone on from, or written.
     """
+    from .train import CheckpointError
+
     checkpoint, recipe = outputs() / f"{name}.pt", trainer.recipe
-    if checkpoint.exists():
-        trainer.load(checkpoint)
+    try:
+        if checkpoint.exists():
+            trainer.load(checkpoint)
+    except CheckpointError as error:
+        raise CheckpointError(f"{str(error).split('. ')[0]}. Delete {checkpoint} to train from the start, or restore the settings that it was made with.") from error
     recorded, band = ASSETS / "results" / f"{recipe.name}-loss.json", None
     if recorded.exists() and recipe == RECIPES[recipe.name]:
         runs = json.loads(recorded.read_text()).items()
@@ -328,7 +334,10 @@ def train_live(trainer: Trainer, name: str, samples: Callable[[Model], torch.Ten
         if progress.step % -(-trainer.steps // updates) == 0 or progress.step == trainer.steps:
             board.update(trainer.history, samples(trainer.model()))
         if time.monotonic() - saved > save_every:
-            trainer.save(checkpoint)
+            try:
+                trainer.save(checkpoint)
+            except CheckpointError as error:
+                raise CheckpointError(f"{str(error).split('. ')[0]}. Free some space in {checkpoint.parent}, or set LESSON_OUTPUTS to another folder; an earlier checkpoint there is untouched.") from error
             saved = time.monotonic()
     checkpoint.unlink(missing_ok=True)
     print(f"trained {trainer.step} steps of {trainer.budget.batch_size} in {trainer.trained_seconds:.0f} s on {device_name(trainer.device)}")

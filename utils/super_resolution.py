@@ -19,6 +19,7 @@ from .evaluate import ResultRows, chosen_rows, table_parser, table_path
 from .metrics import digit_features, kernel_distance, named
 from .model import Model
 from .pretrained import load_pretrained
+from .runtime import telling_of_errors
 
 FLOOR = "real clips (floor)"
 FRAMES = 16
@@ -78,6 +79,7 @@ class SuperResolutions(ResultRows):
         self.write(name, {**self.measure(clips, still), "seconds": round(seconds, 1)})
 
 
+@telling_of_errors()
 def main() -> None:
     """Measure the trained model with shared and with separate noise, both samplers and several strengths of augmentation, beside resizing."""
     parser = table_parser("utils.super_resolution", "Clips at twice the size, measured against real ones.", "mav-upsample", 64)

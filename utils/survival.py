@@ -15,6 +15,7 @@ from .evaluate import ResultRows, chosen_rows, table_parser, table_path
 from .metrics import motion, obeyed, read
 from .model import Model
 from .pretrained import load_pretrained
+from .runtime import telling_of_errors
 
 LEVELS = (0.0, -1.0, -2.0, -3.0, -4.0, -5.0, -6.0)  # log-SNR; with 16 frames, shapes show from about -3 on, and paths from about -6
 FLOOR, NOISE = "real clips (floor)", "from noise"
@@ -42,6 +43,7 @@ class Survival(ResultRows):
         self.write(name, {**{key: round(value, 4) for key, value in numbers.items()}, "seconds": round(seconds, 1)})
 
 
+@telling_of_errors()
 def main() -> None:
     """Measure the real clips, each level, and clips from noise."""
     parser = table_parser("utils.survival", "What is left of real clips that are noised, and sampled from there.", "vdm-text", 128)

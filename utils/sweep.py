@@ -24,7 +24,7 @@ from .metrics import digit_features, kernel_distance, kernel_distance_gap, kerne
 from .model import Model
 from .pretrained import load_pretrained
 from .recipes import MNIST_SIZE
-from .runtime import generator
+from .runtime import generator, telling_of_errors
 from .samplers import SAMPLERS
 
 STEPS = {"ddim": (4, 8, 16, 32, 64, 128, 256, 1000), "dpm++": (4, 8, 16, 32, 64, 128), "ancestral": (4, 8, 16, 32, 64, 128, 256, 1000)}
@@ -127,6 +127,7 @@ def _rows_of_clips(model: Model, num: int, seed: int, path: Path, kind: str, set
         table.write(name, {"guidance_scale": options["guidance_scale"], **{key: round(value, 4) for key, value in numbers.items()}})
 
 
+@telling_of_errors()
 def main() -> None:
     """Measure one of the two curves for a shipped image model, or the second, or the intervals, for a video model."""
     parser = argparse.ArgumentParser(prog="python -m utils.sweep", description="Quality against denoising steps, against the guidance scale, or with guidance in a part of the noise.")

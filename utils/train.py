@@ -1,4 +1,4 @@
-"""The training loop, as a generator: EMA, clipping, mixed precision, checkpoints that resume bit for bit.
+"""The training loop, as a generator: EMA, clipping, mixed precision, checkpoints that resume, bit for bit on a CPU.
 
     python -m utils.train vdm-text --budget t4 --amp fp16 --out runs/vdm-text [--resume]
     torchrun --nproc_per_node=4 -m utils.train vdm-text --budget t4-long --out runs/vdm-text [--resume]
@@ -20,7 +20,6 @@ import math
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ from .optimizer import Muon
 from .pretrained import CHECKPOINTS, load_initial, load_pretrained, provenance, runs, save_weights, shipped_flops, total_flops
 from .processes import ALONE, Processes, join, telling_of_lost_processes
 from .recipes import MNIST_SIZE, RECIPES, Budget, Practice, Recipe, recipe as get_recipe
-from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, check_compiles, generator, pick_device, precision_name
+from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, check_compiles, generator, pick_device, precision_name, write_json, written_whole
 from .unet import UNet, freeze, inflate, new_over_time
 from .video_folder import CAPTIONS_FILE, VideoFolder
 
@@ -157,7 +156,10 @@ class Trainer:
                 self.net.text = from_seed
         if recipe.frozen is not None:
             base = load_pretrained(recipe.frozen, "cpu")
-            self.net.load_state_dict(base.net.state_dict(), strict=False)  # `initial` may have rested on older ones
+            own, still = self.net.state_dict(), base.net.state_dict()
+            if any(name in own and own[name].shape != tensor.shape for name, tensor in still.items()):
+                raise ValueError(f"{recipe.name} keeps the weights of {recipe.frozen}, which do not fit a network of another shape: set frozen=None in the recipe to train a larger network.")
+            self.net.load_state_dict(still, strict=False)  # `initial` may have rested on older ones
             if self.origin is None or not runs(base.provenance).keys() <= runs(self.origin).keys():
                 self.base = base.provenance
             freeze(self.net, new_over_time(self.net))
@@ -291,13 +293,17 @@ class Trainer:
             rows = self.shares[0]
             self.ahead = {(self.step + 1, rows.start, rows.stop): self.draw(self.step + 1, rows)}
         loss = self.processes.mean(total)
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
-        self.whole = False  # from here to the end of the step, weights and counters do not belong together
-        if finite or self.scaler.is_enabled():
-            self.scaler.step(self.optimizer)  # a scaler skips a step that is not finite by itself
-        self.scaler.update()
+        try:
+            self.scaler.unscale_(self.optimizer)
+            norm = nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+            finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
+            self.whole = False  # from here to the end of the step, weights and counters do not belong together
+            if finite or self.scaler.is_enabled():
+                self.scaler.step(self.optimizer)  # a scaler skips a step that is not finite by itself
+            self.scaler.update()
+        except BaseException:
+            self._renew_scaler(self.scaler.state_dict())
+            raise
         if finite and self.processes.first:
             self.ema.update(self.net)
         self.bad_steps = 0 if finite else self.bad_steps + 1
@@ -310,6 +316,12 @@ class Trainer:
         self.history.append(float(loss))
         self.whole = True
         return Progress(self.step, self.steps, self.history[-1], seconds, skipped=not finite)
+
+    def _renew_scaler(self, state: dict) -> None:
+        """A scaler in that state (empty: as new) which is not in the middle of a step: one that is takes no other, and `load_state_dict` does not change that."""
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.scaler.is_enabled())
+        if state:
+            self.scaler.load_state_dict(state)
 
     def run(self) -> Iterator[Progress]:
         """Train to the end, yielding after every step."""
@@ -343,29 +355,18 @@ class Trainer:
     def fingerprint(self) -> str:
         """A text that is the same exactly for runs which may continue each other: the learning rate may change on the way."""
         return repr((dataclasses.replace(self.recipe, budgets={}, learning_rate=0.0), self.budget, self.seed, *(origin for origin in (self.origin, self.base) if origin is not None), *(["fresh text"] if self.fresh_text else []),
-                     *([self.data.digest] if isinstance(self.data, VideoFolder) else [])))
+                     *([self.data.digest] if isinstance(self.data, VideoFolder) else []), *([] if isinstance(self.optimizer, Muon) else [type(self.optimizer).__name__])))
 
     def save(self, path: Path) -> None:
-        """Write a checkpoint: to a temporary file first, then moved into place, so `path` is always whole.
-
-        Raises CheckpointError when it cannot be written (disk full, no permission); an older checkpoint stays as it was.
-        """
+        """Write a checkpoint, whole or not at all. Raises CheckpointError when it cannot be written (disk full, no permission); an older checkpoint stays as it was."""
         path = Path(path)
         state = {"format": FORMAT, "fingerprint": self.fingerprint(), "step": self.step, "bad_steps": self.bad_steps,
                  "trained_seconds": self.trained_seconds, "history": self.history, "net": self.net.state_dict(), "ema": self.ema.net.state_dict(),
                  "ema_updates": self.ema.updates, "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
-        temporary = path.with_name(path.name + ".partial")
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with interrupts_wait():
-                with open(temporary, "wb") as file:
-                    torch.save(state, file)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
+            with written_whole(path) as file:
+                torch.save(state, file)
         except (OSError, RuntimeError) as error:
-            with contextlib.suppress(OSError):  # nothing to tidy up where nothing could be written
-                temporary.unlink()
             raise CheckpointError(f"Could not write {path.name}: {error}. Free some disk space or choose another --out; "
                                   "an earlier checkpoint there is untouched.") from error
 
@@ -373,13 +374,12 @@ class Trainer:
         """Go on from a checkpoint. Raises CheckpointError, and changes nothing, when it is damaged or of another run."""
         state = read_checkpoint(path)
         if state["fingerprint"] != self.fingerprint():
-            raise CheckpointError(f"{Path(path).name} belongs to another run (recipe, steps, batch size, seed, initial weights or folder of clips differ). "
+            raise CheckpointError(f"{Path(path).name} belongs to another run (recipe, steps, batch size, seed, initial weights, optimizer or folder of clips differ). "
                                   "Use the settings it was made with, or another --out.")
         self.net.load_state_dict(state["net"])
         self.ema.net.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # empty after a run without float16: one with it begins with a scale of its own
-            self.scaler.load_state_dict(state["scaler"])
+        self._renew_scaler(state["scaler"])  # empty after a run without float16: one with it begins with a scale of its own
         self.whole = True
         self.ema.updates, self.step, self.bad_steps = state["ema_updates"], state["step"], state["bad_steps"]
         self.trained_seconds, self.history = state["trained_seconds"], list(state["history"])
@@ -445,6 +445,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--publish", action="store_true", help="copy the finished weights to assets/checkpoints")
     parser.add_argument("--record", action="store_true", help="keep the loss curve in assets/results, as the band of this budget in the lessons")
     a = parser.parse_args(argv)
+    out = a.out or Path("runs") / a.recipe
     try:
         recipe = get_recipe(a.recipe)
         name = a.budget or default_budget()
@@ -460,7 +461,6 @@ def main(argv: list[str] | None = None) -> int:
             if recipe.curriculum is None:
                 raise ValueError(f"{recipe.name} has no curriculum: leave --curriculum out.")
             recipe = dataclasses.replace(recipe, curriculum=recipe.curriculum.with_share(a.curriculum))
-        out = a.out or Path("runs") / recipe.name
         if a.hear is not None and (a.hear < 1 or recipe.captions is None or recipe.sample_shape[-1] == MNIST_SIZE):
             raise ValueError("--hear is a number of steps, for recipes that learn from captions of moving digits.")
         if a.clips is None and a.fps is not None:
@@ -484,7 +484,8 @@ def main(argv: list[str] | None = None) -> int:
             if _run(trainer, out, a.minutes, a.resume, a.checkpoint_seconds, a.hear) and processes.first:
                 _export(trainer, out, a.publish, name if a.record else None)
     except KeyboardInterrupt:
-        print("stopped; the checkpoint is written: go on with the same command and --resume", file=sys.stderr)
+        written = (out / "checkpoint.pt").exists()
+        print("stopped; the checkpoint is written: go on with the same command and --resume" if written else "stopped before the first checkpoint: start again with the same command", file=sys.stderr)
         return 130
     except torch.OutOfMemoryError as error:
         print(f"error: the GPU's memory is full ({str(error).split('. ')[0]}). Add --recompute, or --parts 2, 4, ...: the same batch in pieces. The last checkpoint is kept.", file=sys.stderr)
@@ -497,7 +498,7 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Hold the folder of a run: CheckpointError when another process trains in it. The lock goes with the process, however it ends."""
+    """Hold the folder of a run: CheckpointError when another process trains in it. The lock goes with the process, however it ends. Where the file system has no locks, a warning."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = open(out / "lock", "w")
@@ -506,8 +507,10 @@ def alone(out: Path) -> Iterator[None]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise CheckpointError(f"Another process is training in {out}: wait for it, or choose another --out.") from error
+        except OSError as error:
+            print(f"warning: {out} cannot be locked ({error.strerror}): see to it that no other process trains there.", file=sys.stderr)
         yield
 
 
@@ -527,23 +530,6 @@ def stopping_between_steps() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """While it is open, Ctrl-C and SIGTERM wait: in the middle of `torch.save` they would come out as an error about the file. For the main thread; others are not interrupted."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    asked: list[int] = []
-    before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if asked:
-        signal.raise_signal(asked[0])
 
 
 def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, checkpoint_seconds: float, hear: int | None) -> bool:
@@ -581,7 +567,10 @@ def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, check
                 if processes.first and now - saved > checkpoint_seconds:
                     trainer.save(checkpoint)
                     saved = now
-                if minutes is not None and processes.mean(torch.tensor(float(now - start > 60 * minutes), device=trainer.device)) > 0:  # all stop together
+                late = minutes is not None and now - start > 60 * minutes
+                if minutes is not None and processes.size > 1:  # all stop together; alone, a GPU need not be waited for
+                    late = bool(processes.mean(torch.tensor(float(late), device=trainer.device)) > 0)
+                if late:
                     break
                 if asked:
                     raise KeyboardInterrupt
@@ -605,20 +594,18 @@ def _hear(trainer: Trainer, path: Path) -> None:
     rows = [row for row in before if row["step"] < trainer.step]
     ends = [] if trainer.curriculum is None else trainer.curriculum.ends(trainer.steps)
     rows.append({"step": trainer.step, **heard_so_far(model)})
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(json.dumps({"provenance": trainer.provenance(), "steps": trainer.steps, "curriculum": ends, "rows": rows}, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_json(path, {"provenance": trainer.provenance(), "steps": trainer.steps, "curriculum": ends, "rows": rows})
 
 
 def _export(trainer: Trainer, out: Path, publish: bool, record: str | None) -> None:
     name, result = trainer.recipe.name, {"provenance": trainer.provenance(), "loss": loss_band(trainer.history)}
     for folder in [out, CHECKPOINTS] if publish else [out]:
         save_weights(folder / f"{name}.pt", trainer.recipe, trainer.ema.net, result["provenance"])
-    (out / f"{name}.json").write_text(json.dumps(result) + "\n")
+    write_json(out / f"{name}.json", result, indent=None)
     if record is not None:
         curves = ASSETS / "results" / f"{name}-loss.json"
         known = json.loads(curves.read_text()) if curves.exists() else {}
-        curves.write_text(json.dumps({**known, record: result}) + "\n")
+        write_json(curves, {**known, record: result}, indent=None)
     print(f"weights: {out / name}.pt   loss and provenance: {out / name}.json")
 
 

@@ -8,7 +8,9 @@ import hashlib
 import logging
 import math
 import re
+import stat
 import subprocess
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import repeat
@@ -74,12 +76,12 @@ class VideoFolder(Stream):
         names = _names(folder, beside)
         self.files: list[str] = []
         self.clips: list[torch.Tensor] = []
-        self.skipped = {name: f"named in {beside.name}, but not in the folder" for name in set(texts or ()) - set(names)}
+        self.skipped = {name: f"named in {beside.name}, but not in the folder" for name in set(texts or ()) - {_spelt(name) for name in names}}
         for name in tqdm(names, desc="decoding clips", unit="file", delay=3, file=progress_file()):
             try:
                 if Path(name).suffix.lower() not in SUFFIXES:
                     raise _Skip("not a GIF or video by its name")
-                if texts is not None and not texts.get(name):
+                if texts is not None and not texts.get(_spelt(name)):
                     raise _Skip(f"no caption in {beside.name}")
                 clip = torch.from_numpy(self._read(folder / name))
             except _Skip as reason:
@@ -88,7 +90,7 @@ class VideoFolder(Stream):
                 self.files.append(name)
                 self.clips.append(rearrange(clip, "t h w c -> c t h w").contiguous().to(device))
         self.skipped = dict(sorted(self.skipped.items()))
-        self.texts = None if texts is None else [texts[name] for name in self.files]
+        self.texts = None if texts is None else [texts[_spelt(name)] for name in self.files]
         if not self.clips:
             raise DataError(f"No clip in {folder} can be used. Put clips ({', '.join(SUFFIXES)}) of at least {num_frames} frames there, or ask for "
                             f"fewer num_frames.{self._skipped_lines()}")
@@ -151,6 +153,8 @@ class VideoFolder(Stream):
     def _read(self, path: Path) -> np.ndarray:
         """The whole clip (T, H, W, C) uint8, or _Skip."""
         try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                raise _Skip("not a regular file")  # to open a named pipe would hang
             with path.open("rb") as opened:
                 start = opened.read(8)
         except OSError as error:
@@ -168,10 +172,10 @@ class VideoFolder(Stream):
         try:
             for frame in source:
                 frames.append(_square(frame, self.image_size, self.channels))
-        except _Skip:
+        except (_Skip, MemoryError):
             raise
         except Exception as error:  # decoders raise anything at all on damaged files, and one such file must not stop the others
-            raise _Skip(f"damaged or cut off after {len(frames)} frames") from error
+            raise _Skip(f"damaged or cut off after {len(frames)} frames ({type(error).__name__})") from error
         if len(frames) < self.num_frames:
             rate = "" if self.fps is None else f" at {self.fps:g} fps"
             raise _Skip(f"too short: {len(frames)} frame{'s' * (len(frames) != 1)}{rate}, num_frames is {self.num_frames}")
@@ -184,8 +188,13 @@ def _names(folder: Path, captions: Path) -> list[str]:
     return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
+def _spelt(name: str) -> str:
+    """A name with letters such as é as one sign: some systems write them as two, and the captions file may come from another."""
+    return unicodedata.normalize("NFC", name)
+
+
 def _read_captions(file: Path) -> dict[str, str]:
-    """Path in the folder -> caption (may be empty) from a CSV file with the columns `file` and `caption`, or DataError."""
+    """Path in the folder, as `_spelt`, -> caption (may be empty) from a CSV file with the columns `file` and `caption`, or DataError."""
     captions: dict[str, str] = {}
     try:
         with file.open(newline="", encoding="utf-8-sig") as opened:  # -sig: Excel puts a byte order mark in front
@@ -203,7 +212,7 @@ def _read_captions(file: Path) -> dict[str, str]:
                     continue  # spreadsheets write such lines below the table
                 if not name:
                     raise DataError(f"{where}: a caption without a file. Give the clip's path in the folder, as in `clips/a.gif`.")
-                name = PurePosixPath(name.replace("\\", "/")).as_posix()
+                name = _spelt(PurePosixPath(name.replace("\\", "/")).as_posix())
                 if name in captions:
                     raise DataError(f"{where}: {name} has a caption already. Keep one line for each file.")
                 captions[name] = caption
