@@ -42,6 +42,7 @@
 # %% [markdown]
 # ## Set-up
 # Run this cell first. On Colab it fetches the repository; elsewhere it uses the one that this notebook is in. It installs nothing, and running it twice does nothing new.
+# It prints the *budget*, how much is trained and drawn here: `t4` on a GPU, `cpu` without one.
 # (`# NBVAL_CHECK_OUTPUT` at the top of later cells: our tests compare what such a cell prints. Ignore it.)
 
 # %%
@@ -378,6 +379,28 @@ for name, r in chosen["rows"].items():
 # %% [markdown]
 # The digits cannot tell 1.5 from 2. Path and identity get better all the way up, but at 3 far more clips show one digit twice: so the recipe has 2. A dial like this is to be set anew when the weights change.
 #
+# **And where in the noise?** So far the dial was turned in all of it. `guidance_interval` turns it in a part alone, to $g = 3$, with $g = 1$ elsewhere (Kynkäänniemi et al. 2024; exercise 2 of [lesson 03](03_guidance.ipynb)). *Directions* are of digits that are as asked. **Predict:** what does guidance buy in strong noise, below log-SNR −2, and what in weaker noise?
+
+# %%
+from utils.sweep import INTERVALS
+parts = json.loads((ASSETS / "results" / "vdm-text-intervals.json").read_text())
+print(f"n = {parts['n']} captions with motion, {parts['split']} digits, {parts['device']}\n{'guided at log-SNR':18s}both digits       one twice   directions         off the path   identity   distance")
+for name, r in parts["rows"].items():
+    print(f"{name:15s}{r['digits']:5.0%} [{r['digits_low']:.0%}, {r['digits_high']:.0%}]{r['twice']:11.0%}{r['directions']:9.0%} [{r['directions_low']:.0%}, {r['directions_high']:.0%}]"
+          f"{r['rmse']:11.2f} px{r['identity']:10.0%}{r['kernel_distance']:9.2f} [{r['kernel_distance_low']:.2f}, {r['kernel_distance_high']:.2f}]")
+guided = [model.sample([prompt], steps=STEPS, guidance_scale=3.0, guidance_interval=interval, seed=4) for interval in list(INTERVALS.values())[1:]]
+rows = parts["rows"]
+assert rows["below -2"]["directions"] > rows["nowhere"]["directions_high"] > max(rows[name]["directions"] for name in ("from -2 to 0", "from 0 on"))      # the text below says so
+assert all(rows[name]["digits"] > rows["everywhere"]["digits"] and rows[name]["twice"] < 0.6 * rows["everywhere"]["twice"] for name in ("from -2 to 0", "from 0 on"))
+show.film_strip(torch.cat(guided), [f"g = 3 {name}" for name in list(INTERVALS)[1:]], every=2, title=prompt)
+
+# %% [markdown]
+# <details><summary>What to see</summary>
+#
+# *Directions* and the *path* are a matter of strong noise: guided below −2 alone, both come most of the way that guidance everywhere brings them, and guided from −2 on they stay about where they are without. *Digits* gain in every part. Guided in weaker noise alone (from −2 to 0, or from 0 on) two in three clips show both, as many as with guidance everywhere or more, with about half as many doubles; and their distance to real clips is the smallest in the table, though those intervals are wide.
+# So guidance does not cost the same everywhere, and what is decided in a part of the noise is best asked for there. No part buys all, and a few mixtures that we tried with fewer clips were better in one column and worse in another; so the recipe keeps one number, and guides everywhere.
+# </details>
+#
 # Measured once with more clips and kept in a results file, with all that [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip) measures: the kernel *distance* to real clips; *digits* and *pairs* as asked; how far a digit is from the best bouncing path; its *speed* in pixels a frame; *identity*. The last control, real clips backwards, should pass in all but pairs, as the captions do not fit it.
 
 # %%
@@ -403,8 +426,17 @@ for name in (*two, "control: frames shuffled", "real clips backwards (should pas
     print(f"{name:36s}within 45 degrees {r['directions']:4.0%} [{r['directions_low']:.0%}, {r['directions_high']:.0%}], chance {r['directions_chance']:.0%}")
 show.direction_tables({name: torch.tensor(with_motion[name]["confusion"]) for name in two})
 
+# %%
+from utils.captions import octant
+from utils.data import SPEED, starts, trajectories
+_, velocity = trajectories(*starts(20_000, 1, generator(1)), 16, SPEED, 1)         # true paths, no reader
+asked = octant(velocity[:, 0, 0]) * torch.pi / 4
+for name, v in {"forwards": velocity[:, 0, 0], "backwards": -velocity[:, 0, 14]}.items():
+    away = (torch.atan2(-v[:, 0], v[:, 1]) - asked + torch.pi) % (2 * torch.pi) - torch.pi
+    print(f"true paths {name}: {(away.abs() <= torch.pi / 4).double().mean():.0%} set off within 45 degrees of the word")
+
 # %% [markdown]
-# Why do shuffled clips and those run backwards get more than chance? The places that a digit visits are the same in any order, so they still show *along which line* it moves. Which way along it is lost, and half are right by luck; a digit that bounces once on its way even sets off in the same direction when the clip runs backwards. Read the model's share between these and the floor.
+# Why do shuffled clips and those run backwards get more than chance? The places that a digit visits are the same in any order, so shuffled frames still show *along which line* it moves; which way along it is lost, and half are right by luck. Backwards it is not luck: a bounce turns one component of the velocity, running the film backwards turns both, so a digit that bounced once on each axis sets off exactly as it did, and one that bounced once at all often nearly so. Read the model's share between these and the floor.
 #
 # **Does it hear a word at all?** Sampling adds chance of its own. Ask the loss instead: the same real clips, the same noise, once with the true caption, once with a false one. If a word is heard, a false one costs something. Three lies: every digit another one; every direction turned round; and the two directions *exchanged*, which costs nothing a model that hears directions but not whose they are.
 # **Predict:** which lie costs most, and at which noise level?
@@ -446,7 +478,7 @@ plt.show()
 # %% [markdown]
 # <details><summary>What went on there</summary>
 #
-# - *Text encoder as it was.* The run starts deaf. One digit in strong noise leaves directions as the only thing to learn, and still next to nothing happens for a long time. The text encoder is why: it pools a caption with *one* softmax over its words. Digits pay first and most, so they had taken it all, and "left" and "right" gave practically the same vector. And what little is learnt is lost when the real task begins.
+# - *Text encoder as it was.* The run starts deaf. One digit in strong noise leaves directions as the only thing to learn, and still next to nothing happens for a long time. The likely reason is the text encoder: it pools a caption with *one* softmax over its words, and digits, which pay first and most, may have taken it all. The figure fits that and does not prove it: this run hears some hundreds of steps later than the three with a new encoder, which differ by hundreds of steps among themselves, one run each. And what little is learnt is lost when the real task begins.
 # - *A new one, no rehearsal.* The same weights but for a text encoder that starts anew. It hears after a thousand steps, and what it learns from *one* digit holds for two. Then the real task begins. Half of its captions name directions. They help only in strong noise, and that is about a quarter of the noise levels drawn. So one clip in eight teaches directions. Within 400 steps, where we stopped it, half is lost.
 # - *Two practices, rehearsal.* Three changes at once: a second practice with two digits; every fourth step rehearses; and positions in the caption are as large as words (they were fifty times smaller, so "3 moving left and 7 moving up" and "3 moving up and 7 moving left" began as nearly the same vector). This run keeps what it has learnt, and a twin of it with the small positions (not shown) did, too. So the second practice, the rehearsal or both made the difference; one run cannot say which. The shipped weights are this run's, trained on, and most of their training came then.
 # - *From nothing* (one digit all the time). A network without a past leaves the plateau as early as one with a new encoder. So every run from nothing, such as `t4`, begins with the curriculum, before digits have taken the encoder.
@@ -517,7 +549,7 @@ plt.show()
 #
 # Down to −1 hardly anything is lost: what the noise leaves to be seen, the model draws. Between −1 and −4 nearly everything is lost that ever gets lost, and all of it together. About a third of the clips get another digit, in two of three cases a second copy of its neighbour, which first shows at −2; and paths come apart. Below −4 a real clip is no better a start than noise; for the path it is even a little worse, perhaps as fewer of the sixteen steps are left to walk from there.
 #
-# Of the caption one thing is missing, whose direction is whose. The rest is heard (the probe above), and still most is lost between −1 and −4. What is missing there is *seeing* in moderate noise: which shape this is, where it was in the frame before, and that there are two of them. That is the work of the layers over space and time in the middle of the network. A larger network does it a little better ([lesson 13, section 4](13_scaling_up.ipynb)), longer training does, and neither has closed the gap.
+# Why there? The words are heard (the probe above), how fully it cannot say. What is lost between −1 and −4 may be a matter of *seeing* in moderate noise (which shape this is, where it was in the frame before, that there are two of them), of words that count too little, or of guidance, with which *one twice* grows (section 7): this figure cannot tell them apart. A larger network that was also trained for longer shows hardly more digits ([lesson 13, section 4](13_scaling_up.ipynb)).
 # </details>
 #
 # ## 8. Faithful? The box
@@ -528,7 +560,7 @@ plt.show()
 # | relative position embeddings in temporal attention | the same, after Shaw et al. 2018, distances up to T − 1 | the paper leaves the distance open |
 # | attention at resolutions 8, 16, 32 of 64-pixel frames | over space and time at 8 and 4 of 32-pixel frames | the two coarsest levels; half of the paper's would be 16 as well, which helped a little and costs more ([settings](../assets/results/README.md#settings)); what else was tried is in the [table of shapes](../assets/results/README.md#shapes) |
 # | condition and noise level added in each block | the same | |
-# | cosine log-SNR in [−20, 20], continuous time, v-prediction | the same, its middle shifted to −2 | sixteen frames of one scene are redundant. At equal FLOPs a shift to −3 helped a smaller network where motion and identity are decided (log-SNR −2 and below) and hurt where only sharpness is ([table of shapes](../assets/results/README.md#shapes)); −2 is a compromise, not compared by itself |
+# | cosine log-SNR in [−20, 20], continuous time; ε-prediction (UCF101) or v (BAIR, Kinetics) | the same with v, its middle shifted to −2 | sixteen frames of one scene are redundant. At equal FLOPs a shift to −3 helped a smaller network where motion and identity are decided (log-SNR −2 and below) and hurt where only sharpness is ([table of shapes](../assets/results/README.md#shapes)); −2 is a compromise, not compared by itself |
 # | text: BERT-large with attention pooling | two small transformer layers with attention pooling, trained along | the grammar has sixteen words |
 # | ancestral sampling, up to 256 steps | the same with γ = 0.1, 32 steps (16 where this lesson counts on a CPU) | minutes |
 # | no curriculum | one digit, then two, in strong noise, with directions; later every fourth step | without it the weights stayed deaf to directions (section 7) |
