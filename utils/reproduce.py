@@ -54,7 +54,8 @@ def stages(budget: str, amp: str, num: int, out: Path) -> dict[str, Stage]:
         found[f"steps {name}"] = Stage(name, ["utils.sweep", "steps", name, "--num", str(num)])
         if RECIPES[name].captions:
             found[f"guidance {name}"] = Stage(name, ["utils.sweep", "guidance", name, "--num", str(num)])
-    found["guidance vdm-text"] = Stage("vdm-text", ["utils.sweep", "guidance", "vdm-text", "--num", str(max(2, num // 8)), *shared])
+    for what in ("guidance", "intervals"):
+        found[f"{what} vdm-text"] = Stage("vdm-text", ["utils.sweep", what, "vdm-text", "--num", str(max(2, num // 8)), *shared])
     found["survival"] = Stage("vdm-text", ["utils.survival", "vdm-text", "--num", str(max(2, num // 8)), *shared])
     found["extension"] = Stage("vdm-text", ["utils.extension", "vdm-text", "--num", str(max(2, num // 4)), *shared])
     for table, size in COMPARISONS.items():
