@@ -337,7 +337,7 @@ show.film_strip(swept, [f"g = {g:g}" for g in dial], every=2, title=prompt)
 # *One twice* are clips that show one of the two digits two times instead. *Identity* is the share of frames that look like the digit which the track's frames look like most often. *Light* is the mean brightness: real clips say how bold is too bold. **Predict:** what does the dial buy, what does it cost?
 
 # %%
-N = {"smoke": 4, "cpu": 16}.get(BUDGET, 256)
+N = {"smoke": 2, "cpu": 16}.get(BUDGET, 256)
 test = MovingMNIST("test", seed=7, captions="motion").sample(N)
 
 
