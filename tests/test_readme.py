@@ -51,7 +51,8 @@ def test_the_two_commands_are_there_and_the_address_is_stamped():
 
 
 def test_every_lesson_is_listed_by_its_title():
-    rows = re.findall(r"^\| (\d\d) \| \[(.+?)\]\(lessons/(.+?)\.ipynb\) \| \[open\]\(.+\) \| .+ \| \d+ \+ \d+ \| \d+ / \d+ \|$", README.read_text(), re.MULTILINE)
+    rows = re.findall(r"^\| (\d\d) \| \[(.+?)\]\(lessons/(.+?)\.ipynb\) \| \[open\]\(.+\) \| .+ \| (\d+) \+ (\d+) \| \d+ / \d+ \|$", README.read_text(), re.MULTILINE)
     assert [row[2] for row in rows] == [path.stem for path in lessons()]
-    for number, title, stem in rows:
+    assert round(sum(int(reading) + int(exercises) for *_, reading, exercises in rows) / 60) == 12 and "about twelve hours, exercises included" in README.read_text()
+    for number, title, stem, *_ in rows:
         assert f"# # {number} · {title}\n" in (ROOT / "lessons" / f"{stem}.py").read_text()
