@@ -24,10 +24,10 @@
 # The text-to-video model of lesson 06 is this one with frames and words added.
 #
 # You will be able to
-# - add exactly the right amount of noise to a picture in one line, and say why it is that line;
+# - add exactly the right amount of noise to a picture in one line, and say why that line is right;
 # - derive the loss `|noise - predicted noise|²` and the sampling rule from one Gaussian identity;
 # - train, sample, and *measure* a denoising diffusion model (DDPM, Ho, Jain and Abbeel 2020, arXiv 2006.11239);
-# - recognise seven ways in which it goes wrong by what you see.
+# - recognise seven ways in which it goes wrong from what you see.
 #
 # | reading | exercises | machine: T4 (estimate) / two CPU cores |
 # |---|---|---|
@@ -88,7 +88,7 @@ torch.manual_seed(0);
 
 # %% [markdown]
 # ## 1. The finished thing, first
-# These digits exist in no dataset. A trained model of the exact kind that you are about to write made them from noise. *(Weights: shipped with the lesson.)*
+# These digits are in no dataset. A trained model, exactly like the one you are about to write, made them from noise. *(Weights: shipped with the lesson.)*
 
 # %%
 model = load_pretrained("mnist-ddpm", device=DEVICE)
@@ -96,7 +96,7 @@ shipped = model.sample(num=SAMPLES, steps=STEPS, seed=1, progress=True)
 show.image_grid(shipped, title=f"shipped weights, {STEPS} denoising steps")
 
 # %% [markdown]
-# How these weights came about, run by run (each goes on from the one before), and what all of it cost in arithmetic operations (FLOPs):
+# How these weights were trained, run by run (each continues the one before), and what it all cost in arithmetic operations (FLOPs):
 
 # %%
 for run in map(json.loads, runs(model.provenance)):
@@ -104,7 +104,7 @@ for run in map(json.loads, runs(model.provenance)):
 print(f"together {model.trained_steps:,} steps, {total_flops(model.provenance):.2g} FLOPs")
 
 # %% [markdown]
-# **Predict, then run.** The model only ever learned to guess the noise in a noisy picture. In strong noise such a guess is a blur. Why does going a little of the way, again and again, make a digit, and not just a smooth grey?
+# **Predict, then run.** The model only ever learned to guess the noise in a noisy picture. In strong noise such a guess is a blur. Why does taking a small step, again and again, make a digit, and not just smooth grey?
 #
 # <details><summary>Answer</summary>
 #
@@ -115,7 +115,7 @@ print(f"together {model.trained_steps:,} steps, {total_flops(model.provenance):.
 # %% [markdown]
 # ## 2. The data
 # MNIST: 28×28 grey digits. A picture is a tensor $x$ with values in $[-1, 1]$. In this series every batch has the axes **B C T H W**: batch, channel, time
-# (frames), height, width. An image is a clip of one frame, so that nothing changes when the digits start to move in lesson 04.
+# (frames), height, width. An image is a clip of one frame, so nothing changes when the digits start to move in lesson 04.
 
 # %%
 data = MNIST("train", seed=0)
@@ -127,7 +127,7 @@ show.image_grid((x + 1) / 2, titles=batch.captions, title="real digits")
 # %% [markdown]
 # ## 3. Destroying a picture: the forward process
 #
-# **The naive way.** Take a picture; a thousand times over, shrink it a little and add a little Gaussian noise:
+# **The naive way.** Take a picture; shrink it a little and add a little Gaussian noise, a thousand times over:
 #
 # $$z_i = \sqrt{1-\beta_i}\; z_{i-1} + \sqrt{\beta_i}\; n_i, \qquad n_i \sim \mathcal N(0, I), \qquad \beta_i \text{ from } 10^{-4} \text{ to } 0.02 .$$
 #
@@ -167,7 +167,7 @@ print(f"400 rounds for one batch of 64: {slow_seconds * 1000:.1f} ms")
 #
 # $$z_2 = \sqrt{(1-\beta_1)(1-\beta_2)}\; x + \sqrt{(1-\beta_2)\beta_1}\; n_1 + \sqrt{\beta_2}\; n_2 .$$
 #
-# A sum of independent Gaussians is a Gaussian, and the variances add: $(1-\beta_2)\beta_1 + \beta_2 = 1 - (1-\beta_1)(1-\beta_2)$. So two rounds are *one*, and so are all. Write $\bar\alpha_i = \prod_{j \le i} (1-\beta_j)$. Then
+# A sum of independent Gaussians is a Gaussian, and the variances add: $(1-\beta_2)\beta_1 + \beta_2 = 1 - (1-\beta_1)(1-\beta_2)$. So two rounds amount to *one*, and so do all. Write $\bar\alpha_i = \prod_{j \le i} (1-\beta_j)$. Then
 #
 # $$z_i = \alpha_i\, x + \sigma_i\, \epsilon, \qquad \alpha_i = \sqrt{\bar\alpha_i}, \quad \sigma_i = \sqrt{1 - \bar\alpha_i}, \qquad \alpha_i^2 + \sigma_i^2 = 1 .$$
 #
@@ -200,8 +200,8 @@ for rounds in (200, 300):
 assert max(apart[200]) < 0.1 < min(apart[300])
 
 # %% [markdown]
-# How noisy is round $i$? One number says it all: the **signal-to-noise ratio** $\alpha^2/\sigma^2$, which we always use as its natural logarithm, $\lambda = \log(\alpha^2/\sigma^2)$
-# (`log_snr` in the code). Large is clean, 0 is half and half, $-10$ is practically pure noise. Lesson 02 shows why it is the right clock.
+# How noisy is round $i$? One number says it all: the **signal-to-noise ratio** $\alpha^2/\sigma^2$, of which we always take the natural logarithm, $\lambda = \log(\alpha^2/\sigma^2)$
+# (`log_snr` in the code). Large is clean, 0 is half and half, $-10$ is practically pure noise. Lesson 02 shows why $\lambda$ is the right clock.
 
 # %%
 log_snr = torch.log(abar / (1 - abar))  # log_snr[0] is +inf: no noise at all
@@ -223,13 +223,13 @@ print(f"abar_1 = {abar[1]:.4f}   abar_1000 = {abar[1000]:.4e}   log-SNR at the e
 # ## 4. Where the loss comes from
 #
 # We want to run the film backwards. Write $q$ for the noising process, which we know; $p_\theta$ for the walk back by a network with weights $\theta$; $\mathcal N(m, s)$ for a Gaussian with mean $m$ and variance $s$;
-# $\mathbb E$ for an average over everything random. If a picture $x$ were known, the step back from $z_i$ to $z_{i-1}$ would be a Gaussian that we can write down (DDPM, equations 6 and 7). By Bayes' rule it is the product of two Gaussians in $z_{i-1}$, as
-# $q(z_{i-1} \mid z_i, x) \propto q(z_i \mid z_{i-1})\, q(z_{i-1} \mid x)$. In a product inverse variances add: $\frac{1-\beta_i}{\beta_i} + \frac{1}{1-\bar\alpha_{i-1}} = \frac{1-\bar\alpha_i}{\beta_i(1-\bar\alpha_{i-1})}$, which we call $1/\tilde\beta_i$;
-# and so do means over variances, so the mean is $\tilde\beta_i \big( \frac{\sqrt{1-\beta_i}}{\beta_i} z_i + \frac{\sqrt{\bar\alpha_{i-1}}}{1-\bar\alpha_{i-1}} x \big)$. Multiplied out:
+# $\mathbb E$ for an average over everything random. If a picture $x$ were known, the step back from $z_i$ to $z_{i-1}$ would be a Gaussian that we can write down (DDPM, equations 6 and 7). By Bayes' rule it is a product of two Gaussians in $z_{i-1}$, since
+# $q(z_{i-1} \mid z_i, x) \propto q(z_i \mid z_{i-1})\, q(z_{i-1} \mid x)$. In such a product, inverse variances add: $\frac{1-\beta_i}{\beta_i} + \frac{1}{1-\bar\alpha_{i-1}} = \frac{1-\bar\alpha_i}{\beta_i(1-\bar\alpha_{i-1})}$, which we call $1/\tilde\beta_i$;
+# and so do means divided by variances, so the mean is $\tilde\beta_i \big( \frac{\sqrt{1-\beta_i}}{\beta_i} z_i + \frac{\sqrt{\bar\alpha_{i-1}}}{1-\bar\alpha_{i-1}} x \big)$. Multiplied out:
 #
 # $$q(z_{i-1} \mid z_i, x) = \mathcal N\Big(\; \underbrace{\tfrac{\sqrt{\bar\alpha_{i-1}}\,\beta_i}{1-\bar\alpha_i}\, x + \tfrac{\sqrt{1-\beta_i}\,(1-\bar\alpha_{i-1})}{1-\bar\alpha_i}\, z_i}_{\text{mean}},\;\; \tilde\beta_i = \tfrac{1-\bar\alpha_{i-1}}{1-\bar\alpha_i}\,\beta_i \Big) .$$
 #
-# It is called the **posterior**. But $x$ is what we want to make. So a network gets $z_i$ and guesses. It may guess the picture $x$ or the noise $\epsilon$: since $z_i = \alpha_i x + \sigma_i \epsilon$, one gives the other. Put
+# This is called the **posterior**. But $x$ is what we want to make. So a network gets $z_i$ and guesses. It may guess the picture $x$ or the noise $\epsilon$: since $z_i = \alpha_i x + \sigma_i \epsilon$, one gives the other. Put
 # $x = (z_i - \sigma_i\epsilon)/\alpha_i$ into the mean and it becomes
 #
 # $$\text{mean} = \frac{1}{\sqrt{1-\beta_i}} \Big( z_i - \frac{\beta_i}{\sqrt{1-\bar\alpha_i}}\,\epsilon \Big) .$$
@@ -238,22 +238,22 @@ print(f"abar_1 = {abar[1]:.4f}   abar_1000 = {abar[1000]:.4e}   log-SNR at the e
 #
 # $$-\log p_\theta(x) \;\le\; \sum_{i \ge 2} \mathbb E\; \mathrm{KL}\big(q(z_{i-1} \mid z_i, x) \,\|\, p_\theta(z_{i-1} \mid z_i)\big) - \mathbb E \log p_\theta(x \mid z_1) + \text{const} .$$
 #
-# (The constant: how far round 1000 is from pure noise. Round 1 stands apart, as $\tilde\beta_1 = 0$ leaves no Gaussian to compare; the paper treats it by itself, and we leave it out.)
+# (The constant says how far round 1000 is from pure noise. Round 1 is special, as $\tilde\beta_1 = 0$ leaves no Gaussian to compare; the paper treats it separately, and we leave it out.)
 #
-# The walk back is ours to design. We *choose* each $p_\theta(z_{i-1} \mid z_i)$ as a Gaussian with the posterior's variance $\tilde\beta_i$ and its mean, with the network's $\epsilon_\theta(z_i, i)$ put in the place of $\epsilon$.
+# The walk back is ours to design. We *choose* each $p_\theta(z_{i-1} \mid z_i)$ as a Gaussian with the posterior's variance $\tilde\beta_i$ and its mean, but with the network's $\epsilon_\theta(z_i, i)$ in place of $\epsilon$.
 #
 # KL says how far one distribution is from another; it is 0 when they are equal. For two Gaussians of the same variance $\tilde\beta_i$ it is the squared distance of their means, divided by $2\tilde\beta_i$.
-# And the two means differ only in $\epsilon$ against the network's $\epsilon_\theta$:
+# And the two means differ only where one has $\epsilon$ and the other $\epsilon_\theta$:
 #
 # $$\text{bound} = \sum_{i \ge 2} w_i\, \mathbb E\,\|\epsilon - \epsilon_\theta(z_i, i)\|^2 + \text{const}, \qquad w_i = \frac{\beta_i^2}{2\tilde\beta_i (1-\beta_i)(1-\bar\alpha_i)} .$$
 #
-# DDPM drops the weights $w_i$, which weigh the faintest noise (rounds 2, 3, 4 ...), invisible specks, far above the rest (exercise 3 counts), and trains on the plain
+# DDPM drops the weights $w_i$, which put the faintest noise (rounds 2, 3, 4 ...), invisible specks, far above the rest (exercise 3), and trains on the plain loss
 #
 # $$\boxed{\; L = \mathbb E_{x,\, i,\, \epsilon}\; \|\epsilon - \epsilon_\theta(\alpha_i x + \sigma_i \epsilon,\; i)\|^2 \;}$$
 #
-# A second reading of the same formula. For one picture $x$ the gradient of the log-density is $\nabla_z \log q(z_i \mid x) = -(z_i - \alpha_i x)/\sigma_i^2 = -\epsilon/\sigma_i$. Averaged over all pictures that could be behind $z_i$ it becomes
+# The same formula has a second reading. For one picture $x$ the gradient of the log-density is $\nabla_z \log q(z_i \mid x) = -(z_i - \alpha_i x)/\sigma_i^2 = -\epsilon/\sigma_i$. Averaged over all pictures that could be behind $z_i$ it becomes
 # $\nabla_z \log q(z_i)$, the **score**: the direction in which noisy pictures become more probable. (As $\nabla q(z) = \int q(x)\, \nabla q(z \mid x)\, dx = \int q(x)\, q(z \mid x)\, \nabla \log q(z \mid x)\, dx$; divide by $q(z)$, and $q(x)\,q(z \mid x)/q(z)$ is $q(x \mid z)$.) Squared error is smallest at the average, so the best possible $\epsilon_\theta$ is $-\sigma_i \nabla_z \log q(z_i)$:
-# the network learns which way is "more like data" at every noise level. (Lesson 02 checks this by autograd.)
+# the network learns which way is "more like data" at every noise level. (Lesson 02 checks this with autograd.)
 #
 # Do the two forms of the mean really agree? Never trust algebra that a machine can check:
 
@@ -272,7 +272,7 @@ print("largest difference below 1e-12:", bool((from_x - from_eps).abs().max() < 
 # %% [markdown]
 # ## 5. The network, in under 100 lines
 #
-# $\epsilon_\theta$ takes a noisy picture and how noisy it is, and returns a picture-shaped guess of the noise. The standard shape is a **U-Net**: look at the picture at three resolutions
+# $\epsilon_\theta$ takes a noisy picture and its noise level, and returns a picture-shaped guess of the noise. The standard shape is a **U-Net**: look at the picture at three resolutions
 # (28, 14, 7), going down and up again, with shortcuts between equal resolutions so that fine detail need not squeeze through the bottom.
 #
 # | piece | what it is for | shape in → out |
@@ -282,7 +282,7 @@ print("largest difference below 1e-12:", bool((from_x - from_eps).abs().max() < 
 # | attention | distant strokes agree with each other | (B, C, 7, 7) → same |
 # | down, up | change resolution | H, W halved, doubled |
 #
-# **How noisy?** A single number is a poor input for a network. We spread it over 128 sines and cosines of different frequency, like the hands of many clocks, and pass that through a small network.
+# **How noisy?** A single number is a poor input for a network. We spread it over 128 sines and cosines of different frequencies, like the hands of many clocks, and pass them through a small network.
 
 # %%
 class Embedding(nn.Module):
@@ -299,8 +299,8 @@ class Embedding(nn.Module):
 
 
 # %% [markdown]
-# **The residual block.** Normalise (`GroupNorm`: mean 0, variance 1 over the picture, in groups of channels), bend (SiLU), convolve, twice. The embedding is *added* in the middle. The second convolution starts at zero, so a fresh block is just its shortcut:
-# deep networks start easy.
+# **The residual block.** Normalise (`GroupNorm`: mean 0, variance 1 over the picture, in groups of channels), activate (SiLU), convolve, all twice. The embedding is *added* in the middle. The second convolution starts at zero, so a fresh block is just its shortcut:
+# a deep network starts simple.
 
 # %%
 def norm(channels):
@@ -327,8 +327,8 @@ def zero(layer):
 
 
 # %% [markdown]
-# **Attention.** Each of the 49 places of the 7×7 picture asks all others a question (query · key) and takes a weighted mean of their answers (values). A convolution sees its neighbours; this
-# sees everything, so that the top of a 9 knows whether its bottom is straight. (Section 8 measures what that is worth on pictures as small as these.)
+# **Attention.** Each of the 49 positions of the 7×7 picture asks all others a question (query · key) and takes a weighted mean of their answers (values). A convolution sees its neighbours; attention
+# sees everything, so the top of a 9 knows whether its bottom is straight. (Section 8 measures what that is worth on pictures this small.)
 
 # %%
 class Attention(nn.Module):
@@ -377,7 +377,7 @@ class UNet(nn.Module):
 
 
 # %% [markdown]
-# Forward: every stage on the way down leaves its output as a shortcut, and its partner on the way up takes it.
+# The forward pass: every stage on the way down leaves its output as a shortcut for its partner on the way up.
 
 # %%
 def forward(self, z, log_snr):
@@ -423,7 +423,7 @@ show.network_diagram(model.net, model.sample_shape, title="the network, as it ru
 #
 # Start with pure noise. At each round, let the network guess the noise, form the mean of section 4, add fresh noise of variance $\tilde\beta_i$. On the last round, add none. That is DDPM's Algorithm 2.
 #
-# We write it for a list of rounds that may skip some (`rounds[k] → rounds[k+1]`), because 1000 network calls are slow; skipping costs quality, and lesson 02 shows how to skip well. For neighbours it *is* the formula of section 4.
+# We write it for a list of rounds that may skip some (`rounds[k] → rounds[k+1]`), because 1000 network calls are slow; skipping costs quality, and lesson 02 shows how to skip well. For neighbouring rounds it *is* the formula of section 4.
 
 # %%
 def step_back(z, eps_hat, i, s, noise):
@@ -454,7 +454,7 @@ def sample(net, num, steps, seed=0, keep_every=None):
 
 
 # %% [markdown]
-# Equal to the library's sampler? Same $z$, same guess, same noise, compare one step in float64 (`gamma=0` asks for the variance $\tilde\beta_i$):
+# Is it equal to the library's sampler? With the same $z$, guess and noise, compare one step in float64 (`gamma=0` asks for the variance $\tilde\beta_i$):
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -478,7 +478,7 @@ show.film_strip(((rows.clamp(-1, 1) + 1) / 2)[:, :, 0].transpose(1, 2), title="y
 #
 # <details><summary>Answer</summary>
 #
-# About 1. It says "no noise" everywhere, so its mean squared error is the variance of the noise.
+# About 1. The network says "no noise" everywhere, so its mean squared error is the variance of the noise.
 # </details>
 
 # %%
@@ -499,7 +499,7 @@ for step in range({"smoke": 5}.get(BUDGET, 30)):
 print(f"the bare loop, {len(losses)} steps of 16 pictures: loss {losses[0]:.2f} to {losses[-1]:.2f}")
 
 # %% [markdown]
-# Is it the loss that the library trains with? Give both the same pictures, rounds and noise:
+# Is this the library's training loss? Give both the same pictures, rounds and noise:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -517,7 +517,7 @@ with torch.no_grad():
 # The loop that the series uses (`utils.train`) adds what every real run needs: a learning rate that rises, then falls; gradient clipping; mixed precision; an optimizer that learns more from each step (Muon beside Adam: [lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)); an **exponential moving average** (EMA)
 # of the weights, which is what we sample from; and a checkpoint, so that a lost session costs a minute. The grey band is an earlier run of the same length. The thin line, this run's loss step by step, should stay
 # near it; the thick line is its running mean. (Dashed: the earlier run's mean.)
-# (On Colab a lost machine takes its disk along. To survive that too, mount Drive and set the environment variable `LESSON_OUTPUTS` to a folder there before you run the set-up cell.)
+# (On Colab a lost machine takes its disk with it. To survive that too, mount Drive and set the environment variable `LESSON_OUTPUTS` to a folder there before you run the set-up cell.)
 
 # %%
 trainer = Trainer(recipe("mnist-ddpm"), recipe("mnist-ddpm").budget(BUDGET), device=DEVICE)
@@ -529,7 +529,7 @@ with torch.no_grad():
     print("loss on the first batch, same noise, fell:", bool(trainer.loss(0) < trainer.history[0]))
 
 # %% [markdown]
-# **Yours beside the shipped.** Above, what you trained just now; below, the shipped weights (the title says how long each was trained). After 150 steps, what a CPU affords here, some are digits, and many are strokes that only look like writing.
+# **Yours beside the shipped.** Above, from what you trained just now; below, from the shipped weights (the title says how long each was trained). After 150 steps, all that a CPU affords here, some are digits, and many are strokes that only look like writing.
 
 # %%
 yours = trainer.model().sample(num=10, steps=STEPS, seed=2)
@@ -559,13 +559,13 @@ show.image_grid(((torch.cat([noisy, believed]).clamp(-1, 1)) + 1) / 2, columns=5
                 titles=[f"round {int(k)}" for k in levels] + ["believed"] * 5)
 
 # %% [markdown]
-# **Who looks at whom?** Ask autograd how strongly the guess at the centre depends on each pixel of the input, for real digits at log-SNR −1, where the noise has 2.7 times the signal's variance; *far away* is more than three pixels. Then leave a piece out, and ask again: the attention, or the two lower levels of the U.
+# **Who looks at whom?** Ask autograd how strongly the guess at the centre depends on each pixel of the input, for real digits at log-SNR −1, where $\sigma^2$ is 2.7 times $\alpha^2$; *far away* means more than three pixels. Then remove the attention, or the two lower levels of the U, and ask again.
 # **Predict, then run:** which of the two does the guess miss more?
 #
 # <details><summary>Answer</summary>
 #
-# The lower levels. There one pixel is two or four pixels of the picture, so that a 3×3 convolution reaches far. Without them the centre sees its neighbourhood, and beyond it only a faint, even haze: the mean and variance of the normalisation, which run over the whole picture.
-# Attention has little left to do on so small a picture, and the loss says so. It becomes indispensable where no convolution leads: between the frames of a clip (lesson 05).
+# The lower levels. There one pixel spans two or four pixels of the picture, so a 3×3 convolution reaches far. Without them the centre sees its neighbourhood, and beyond it only a faint, even haze: the mean and variance of the normalisation, taken over the whole picture.
+# Attention has little left to do on so small a picture, and the loss says so. It becomes indispensable where no convolution reaches: between the frames of a clip (lesson 05).
 # </details>
 
 # %%
@@ -609,8 +609,8 @@ figure.colorbar(shown, ax=axes, ticks=[-4, -3, -2, -1, 0], format="$10^{{{x:.0f}
 # %% [markdown]
 # ## 9. A number, with a floor and controls
 #
-# Looking is not enough. We compare *features* of generated and real digits, the inner numbers of a small frozen classifier, by the **kernel distance**: about 0 for two sets of real digits, larger the more the sets differ.
-# A number without company means nothing, so three stand beside it: real digits against other real digits (the **floor**), and two **controls** that must come out bad: pure noise, and blurred real digits.
+# Looking is not enough. We compare *features* of generated and real digits, activations of a small frozen classifier, by the **kernel distance**: about 0 for two sets of real digits, larger the more the sets differ.
+# A number on its own means nothing, so three others stand beside it: real digits against other real digits (the **floor**), and two **controls** that must come out bad: pure noise, and blurred real digits.
 
 # %%
 NUMBER = {"smoke": 40, "cpu": 100}.get(BUDGET, 500)
@@ -633,8 +633,8 @@ assert max(distance["real against real (floor)"], distance["shipped weights"]) <
 
 
 # %% [markdown]
-# How to read it. The estimate scatters around its true value, so it can fall below 0; and all rows share one reference set, whose luck is in each of them. Compare with the floor, not with 0. With a hundred digits, differences of less than
-# a tenth mean nothing (lesson 02 measures this model with 256, and gives intervals). The last column warns of another number: ask a classifier about pure noise, and it is still often sure. Confidence does not measure quality.
+# How to read it. The estimate scatters around its true value, so it can fall below 0; and all rows share one reference set, so its luck affects each of them. Compare with the floor, not with 0. With a hundred digits, differences of less than
+# a tenth mean nothing (lesson 02 measures this model with 256, and gives intervals). The last column is a warning about another number: asked about pure noise, a classifier is still often sure. Confidence does not measure quality.
 
 # %% [markdown]
 # ## 10. Break it
@@ -665,12 +665,12 @@ show.film_strip(pictures.transpose(1, 2), changes, title="break it (shipped weig
 # | if it looks like this | then |
 # |---|---|
 # | thin, simple digits, nearly the same one every time | no fresh noise: all walks settle on one simple picture |
-# | speckle over everything | too much noise a step: the wrong variance, or noise on the last step |
+# | speckle over everything | too much noise per step: the wrong variance, or noise on the last step |
 # | grey mud, or sharp strokes that make no digit | the network is told the wrong noise level (or has no embedding of it) |
 # | pure noise to the end | an index is off: the step goes from $i$ to $i$ |
 # | loss stuck at 1.0 | the output is not learning: learning rate 0, or the target is not the noise |
-# | loss above 0.1 after a hundred steps | learning rate too low, or pictures not in $[-1, 1]$; the band in section 7 is the normal fall |
-# | good loss, but dark, noisy or ragged samples | the network is told another noise level than $z$ has (the round of one schedule, the noise of another) |
+# | loss above 0.1 after a hundred steps | learning rate too low, or pictures not in $[-1, 1]$; the band in section 7 shows the normal fall |
+# | good loss, but dark, noisy or ragged samples | the network is told a noise level that is not $z$'s (the round of one schedule, the noise of another) |
 
 # %% [markdown]
 # ## 11. Faithful? The box
@@ -679,7 +679,7 @@ show.film_strip(pictures.transpose(1, 2), changes, title="break it (shipped weig
 # |---|---|---|
 # | 1000 rounds, β linear from 1e-4 to 0.02 | the same | |
 # | loss: plain ε-MSE | the same | |
-# | variance $\beta_i$ or $\tilde\beta_i$ | $\tilde\beta_i$ in this lesson's sampler; the library's default leans slightly to $\beta_i$ (γ = 0.1 of the way, on a log scale) | the paper finds no difference |
+# | variance $\beta_i$ or $\tilde\beta_i$ | $\tilde\beta_i$ in this lesson's sampler; the library's default leans slightly towards $\beta_i$ (γ = 0.1 of the way, on a log scale) | the paper finds no difference |
 # | Algorithm 2 in the ε form | the same mean through $\hat x$, clipped to $[-1, 1]$ | one early mistake cannot leave the range of pictures |
 # | the round $i$ is embedded | its log-SNR is embedded | the same information, and it stays right with any schedule (lesson 02) |
 # | 35.7M parameters, CIFAR-10, 800k steps, EMA 0.9999 | under 1M parameters, MNIST, minutes, EMA 0.999 with warm-up | a free GPU and your patience |
@@ -689,7 +689,7 @@ show.film_strip(pictures.transpose(1, 2), changes, title="break it (shipped weig
 # Each has a stub that runs as it is, and folded below it a check, a hint and a solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
 # ### Exercise 1 · The noise behind a clipped picture (difficulty ●●○, importance ●●○, 10 minutes)
-# `step_back` cuts the guessed picture off at $[-1, 1]$. After that $\hat\epsilon$ no longer fits: $\sqrt{\bar\alpha}\,\hat x + \sqrt{1-\bar\alpha}\,\hat\epsilon$ is not $z$ any more. Return the noise that does fit the clipped picture. (The samplers of lesson 02 need it.)
+# `step_back` clips the guessed picture to $[-1, 1]$. After that $\hat\epsilon$ no longer fits: $\sqrt{\bar\alpha}\,\hat x + \sqrt{1-\bar\alpha}\,\hat\epsilon$ is not $z$ any more. Return the noise that does fit the clipped picture. (The samplers of lesson 02 need it.)
 
 # %%
 def noise_after_clipping(z, eps_hat, a):
@@ -749,7 +749,7 @@ print("round", first_noisy_round(log_snr))
 # </details>
 #
 # ### Exercise 3 · The weight that DDPM drops (difficulty ●●○, importance ●●○, 10 minutes)
-# Return section 4's $w_i$ for rounds 2 to 1000, and see which rounds the bound cares for.
+# Return section 4's $w_i$ for rounds 2 to 1000, and see which rounds the bound cares about.
 
 # %%
 def bound_weights(beta, abar):
@@ -777,12 +777,12 @@ print(f"round 2 weighs {float(weights[0] / weights[500]):.0f} times as much as r
 # posterior = b * (1 - before) / (1 - a)
 # return b ** 2 / (2 * posterior * (1 - b) * (1 - a))
 # ```
-# The faintest noise weighs most: the bound cares for specks that no eye sees. Lesson 02 finds the same weight again, as what a round gains in signal-to-noise.
+# The faintest noise weighs most: the bound cares about specks that no eye sees. Lesson 02 meets the same weight again, as a round's gain in signal-to-noise.
 # </details>
 
 # %% [markdown]
 # ## 13. Play
-# Drag the slider: a real digit, noised to round $i$, and what the network believes is underneath. (The widget needs a running kernel; the strip in section 8 shows the same, still.)
+# Drag the slider: a real digit, noised to round $i$, and what the network believes is underneath. (The widget needs a running kernel; the strip in section 8 shows the same as stills.)
 
 # %%
 import ipywidgets as widgets
@@ -802,17 +802,17 @@ widgets.interact(believe, i=widgets.IntSlider(value=400, min=1, max=1000, step=1
 
 # %% [markdown]
 # ## 14. Quiz
-# 1. Why is $\epsilon$-prediction hard to turn into a picture at round 1000?
+# 1. Why is an $\epsilon$-prediction hard to turn into a picture at round 1000?
 # 2. Why does the second convolution of each block start at zero?
 # 3. Training never runs the sampler. How can it still learn to sample?
 # 4. Which of your numbers would catch a model that has memorised ten training digits?
 #
 # <details><summary>Answers</summary>
 #
-# 1. $\hat x = (z - \sigma\hat\epsilon)/\alpha$ divides by $\alpha_{1000} \approx 0.006$: an error in $\hat\epsilon$ is multiplied by about 160. Lesson 02's v-prediction repairs it.
-# 2. So that at the start every block passes its input through: a deep network begins as a shallow one, and each block comes in as it learns.
-# 3. Because the reverse step is a known Gaussian once $x$ (or $\epsilon$) is known, and that is what it learns, for every round by itself.
-# 4. Not the loss, and not the confidence of the classifier. The kernel distance partly (ten digits have too little variety); a search for the nearest training digit would (lesson 04).
+# 1. $\hat x = (z - \sigma\hat\epsilon)/\alpha$ divides by $\alpha_{1000} \approx 0.006$: an error in $\hat\epsilon$ is multiplied by about 160. Lesson 02's v-prediction fixes that.
+# 2. So that at the start every block passes its input through: a deep network begins as a shallow one, and each block joins in as it learns.
+# 3. Because the reverse step is a known Gaussian once $x$ (or $\epsilon$) is known, and that is what it learns, for each round separately.
+# 4. Not the loss, nor the classifier's confidence. The kernel distance would in part (ten digits have too little variety); a search for the nearest training digit would (lesson 04).
 # </details>
 #
 # ## What was shown, and what was not
@@ -822,5 +822,5 @@ widgets.interact(believe, i=widgets.IntSlider(value=400, min=1, max=1000, step=1
 # ## Readings
 # - Ho, Jain, Abbeel, *Denoising Diffusion Probabilistic Models*, 2020 (arXiv 2006.11239): sections 2 and 3 are this lesson.
 # - Sohl-Dickstein et al., *Deep Unsupervised Learning using Nonequilibrium Thermodynamics*, 2015 (arXiv 1503.03585): where the idea began.
-# - Song and Ermon, *Generative Modeling by Estimating Gradients of the Data Distribution*, 2019 (arXiv 1907.05600): the same from the side of the score.
+# - Song and Ermon, *Generative Modeling by Estimating Gradients of the Data Distribution*, 2019 (arXiv 1907.05600): the same from the score's side.
 # - Nichol and Dhariwal, *Improved DDPM*, 2021 (arXiv 2102.09672): what to change first; read before lesson 02.

@@ -20,11 +20,11 @@
 #
 # *Rows: ancestral sampling as in lesson 01, DDIM, DPM-Solver++. Shipped weights `mnist-guided`, none rejected.*
 #
-# **Claim: the network of lesson 01 makes its digits in 32 steps instead of 1000, and section 11 measures what that costs. What makes it easy is a better clock: the log-SNR, how much signal there is for how much noise.**
+# **Claim: the network of lesson 01 makes its digits in 32 steps instead of 1000, and section 11 measures what that costs. What makes it easy is a better clock: the log-SNR: how much signal there is relative to the noise.**
 #
 # You will be able to
-# - read any noise schedule as a curve of log-SNR, and sample a trained network along another one;
-# - say where the loss comes from, as one integral over the log-SNR, and why schedules and predictions are two ways to write a weight in it;
+# - read any noise schedule as a curve of log-SNR, and sample a trained network along a different one;
+# - say where the loss comes from, as one integral over the log-SNR, and why schedules and predictions are two ways to set its weight;
 # - turn ε, x, v and "flow" into each other, and say where each of them breaks;
 # - write DDIM and DPM-Solver++(2M), a few lines each, and choose the number of steps by measuring.
 #
@@ -87,7 +87,7 @@ NUMBER = {"smoke": 8, "cpu": 64}.get(BUDGET, 500)           # pictures behind a 
 
 # %% [markdown]
 # ## 1. The failure: fewer steps, worse digits
-# Lesson 01 walked back in up to 1000 small steps, one network call each. Calls are what sampling costs, and a video model's are many times dearer. The naive way to save is to take the same walk with fewer, longer steps.
+# Lesson 01 walked back in up to 1000 small steps, one network call each. Calls are the cost of sampling, and a video model's are many times more expensive. The naive way to save is to take the same walk with fewer, longer steps.
 # Here it is (lesson 01's walk is called **ancestral**), with lesson 01's own weights, and below it two walks that you will write in this lesson, `ddim` and `dpm++`. *(Weights: shipped, `mnist-ddpm`. Nothing is trained again: the sampler is not part of the model.)*
 
 # %%
@@ -112,19 +112,19 @@ assert BUDGET == "smoke" or bright["ancestral, 4 steps"] < min(few) and max(few)
 
 
 # %% [markdown]
-# **Predict, then read on.** With four ancestral steps the strokes are thin and fade out. Where does that come from: from the network, from where in the noise it is asked, or from what is done between its guesses? And why do the last three rows show nearly the *same* digits?
+# **Predict, then read on.** With four ancestral steps the strokes are thin and fade out. What causes that: the network, the noise levels at which it is asked, or what is done between its guesses? And why do the last three rows show nearly the *same* digits?
 #
 # <details><summary>Answer</summary>
 #
 # Two things, and neither is the network itself, which is the same in all rows.
 #
 # 1. *What is done between the guesses.* Three rows have four steps, with guesses at the same four noise levels, and the ancestral one is the faintest. Its step would be exact if the guess were the true picture. But early guesses are blurs, means of many digits, and what a blur leaves out
-# is still in the rest of $z$. DDIM keeps that rest (section 5); a long ancestral step draws most of it anew.
-# 2. *Where the guesses are made.* All rows of four steps are fainter than the one of sixteen. Four even steps through the thousand rounds put three of four guesses where the digit is hardly visible. The last one, at about half noise, *is* the picture: the last step ends at no noise, where $z = \hat x$ whatever the sampler. Section 2 tries other levels: they help the brightness of the ancestral sampler, and no more.
+# is still in the rest of $z$. DDIM keeps that rest (section 5); a long ancestral step redraws most of it.
+# 2. *Where the guesses are made.* All four-step rows are fainter than the one with sixteen. Four even steps through the thousand rounds put three of four guesses where the digit is hardly visible. The last guess, at about half noise, *is* the picture: the last step ends at no noise, where $z = \hat x$ whatever the sampler. Section 2 tries other levels: they help the ancestral sampler's brightness, and nothing else.
 #
-# Section 11 measures it with hundreds of digits; look there at four ancestral steps, of `mnist-ddpm` and of `mnist-guided`, whose schedule has its four levels elsewhere. (That network also says $v$ and is told the digit, so this is a hint and no more.)
+# Section 11 measures this with hundreds of digits; look there at four ancestral steps with `mnist-ddpm` and with `mnist-guided`, whose schedule puts its four levels elsewhere. (That network also says $v$ and is told the digit, so this is only a hint.)
 #
-# The last three rows draw no noise after the first, so the first noise alone decides which digit it becomes.
+# The last three rows draw no noise after the first, so the first noise alone decides which digit appears.
 # </details>
 #
 # ## 2. One clock for every schedule
@@ -132,13 +132,13 @@ assert BUDGET == "smoke" or bright["ancestral, 4 steps"] < min(few) and max(few)
 #
 # $$\alpha^2 = \mathrm{sigmoid}(\lambda), \qquad \sigma^2 = \mathrm{sigmoid}(-\lambda).$$
 #
-# A **schedule** says which $\lambda$ stands at time $t$, from $t = 0$ (data) to $t = 1$ (noise). Nothing else.
+# A **schedule** says which $\lambda$ belongs to time $t$, from $t = 0$ (data) to $t = 1$ (noise). Nothing else.
 #
 # | schedule | $\lambda(t)$ | where from |
 # |---|---|---|
 # | linear β | from $\bar\alpha = \prod(1-\beta)$, 1000 steps | DDPM |
 # | cosine β | $\bar\alpha = \cos^2$ of time, 1000 steps, each $\beta \le 0.999$ | Improved DDPM |
-# | continuous cosine | $-2\log\tan(a t + b)$, $a, b$ such that $\lambda$ runs from 20 to −20 | *Video Diffusion Models*; $\alpha = \cos(\pi t/2)$ but for the ends |
+# | continuous cosine | $-2\log\tan(a t + b)$, $a, b$ such that $\lambda$ runs from 20 to −20 | *Video Diffusion Models*; $\alpha = \cos(\pi t/2)$ except at the ends |
 # | rectified flow | $2\log\frac{1-t}{t}$ | $z \propto (1-t)x + t\epsilon$, section 8 |
 
 # %%
@@ -155,7 +155,7 @@ def cosine_log_snr(t, low=-20.0, high=20.0):
 
 
 # %% [markdown]
-# The new idea is written here; old ones are imported. So each new piece is compared with the library's, once:
+# New ideas are written here; old ones are imported. So each new piece is compared with the library's, once:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -180,7 +180,7 @@ right.set(xlabel="log-SNR λ", ylabel="density", title="noise levels that traini
 left.legend(fontsize=9);
 
 # %% [markdown]
-# (The two cosines lie on each other.) **The same time, different pictures; the same log-SNR, one picture.** Noise a digit by each schedule at equal $t$, and then at equal $\lambda$, where the schedule is not even asked.
+# (The two cosine curves coincide.) **The same time, different pictures; the same log-SNR, one picture.** Noise a digit with each schedule at equal $t$, and then at equal $\lambda$, where the schedule plays no part.
 # **Predict, then run:** which schedule destroys the digit first?
 
 # %%
@@ -196,8 +196,8 @@ show.image_rows(at_times, [f"t = {m:.1f}" for m in moments], "equal time")
 show.image_rows({"any schedule": to_picture(noised(levels))}, [f"λ = {l:g}" for l in levels], "equal log-SNR")
 
 # %% [markdown]
-# Linear β is first: at $t = 0.5$ it shows next to nothing, and half of its time is still to come. That is why Improved DDPM bent the curve. A network that is told $t$ must learn its schedule by heart.
-# **A network that is told $\lambda$ can be used with any schedule**, and that is what ours are told. Try it on section 1's failure: the same network, four steps again, but through the levels of the cosine (the first one moved to where this network's training ended).
+# Linear β is first: at $t = 0.5$ next to nothing is visible, and half the time is still to come. That is why Improved DDPM bent the curve. A network that is told $t$ must learn its schedule by heart.
+# **A network that is told $\lambda$ can be used with any schedule**, and that is what ours are told. Try it on section 1's failure: the same network, four steps again, but through the cosine's levels (the first one moved to where this network's training ended).
 # **Predict, then run:** brighter or fainter? Better or worse?
 
 # %%
@@ -235,11 +235,11 @@ for sampler in ("ancestral", "ddim"):
     assert BUDGET == "smoke" or (brighter.mean() > 0 if sampler == "ancestral" else gap["gap_low"] > 0)     # the text below says so
 
 # %% [markdown]
-# The ancestral sampler's digits get brighter, although nothing was trained again; of DDIM's that cannot be said. But brighter is not better: by the kernel distance of lesson 01 the ancestral ones are not told apart, and DDIM's are *worse*. So where the guesses are made is a part of what makes
-# four ancestral steps faint, and to move them is no cure. (Section 11 measures samplers with many steps, each model on its own schedule.)
+# The ancestral sampler's digits get brighter, although nothing was retrained; the same cannot be said of DDIM's. But brighter is not better: lesson 01's kernel distance cannot tell the ancestral ones apart, and DDIM's are *worse*. So where the guesses are made is part of what makes
+# four ancestral steps faint, but moving them is no cure. (Section 11 measures samplers with many steps, each model on its own schedule.)
 #
 # ## 3. Where the loss comes from
-# Lesson 01 had a sum over rounds with weights $w_i = \beta_i^2/(2\tilde\beta_i(1-\beta_i)(1-\bar\alpha_i))$ that looked like an accident. In the clock $\lambda$ it is not. An error of the noise is an error of the picture: $\epsilon - \hat\epsilon = -\frac{\alpha}{\sigma}(x - \hat x)$. Put that in, and each term of the bound ($i \ge 2$) is, as $e^\lambda = \alpha^2/\sigma^2$ is the signal-to-noise ratio,
+# Lesson 01 had a sum over rounds with weights $w_i = \beta_i^2/(2\tilde\beta_i(1-\beta_i)(1-\bar\alpha_i))$ that looked arbitrary. In the clock $\lambda$ they are not. An error in the noise is an error in the picture: $\epsilon - \hat\epsilon = -\frac{\alpha}{\sigma}(x - \hat x)$. Put that in, and each term of the bound ($i \ge 2$) becomes, with $e^\lambda = \alpha^2/\sigma^2$ the signal-to-noise ratio,
 #
 # $$\tfrac12\big(e^{\lambda_{i-1}} - e^{\lambda_i}\big)\,\|x - \hat x\|^2 : \quad\text{how much signal-to-noise the step gains, times the error of the guessed picture.}$$
 #
@@ -260,8 +260,8 @@ print("one weight, two forms:", torch.allclose(lesson_01, clock, rtol=1e-9))
 #
 # $$\text{bound} = \tfrac12\,\mathbb E\int_{\lambda_{\min}}^{\lambda_{\max}} e^{\lambda}\,\|x - \hat x(\lambda)\|^2\, d\lambda + \text{const} = \tfrac12\,\mathbb E\int_{\lambda_{\min}}^{\lambda_{\max}} \|\epsilon - \hat\epsilon(\lambda)\|^2\, d\lambda + \text{const}.$$
 #
-# (The second form is the first with that same replacement: $\|\epsilon - \hat\epsilon\|^2 = e^\lambda \|x - \hat x\|^2$.) **The schedule has dropped out**, except for its two ends. Training draws $t$ evenly, so all that a schedule does in it is to decide how often each $\lambda$ is visited, $p(\lambda) = |dt/d\lambda|$.
-# And all that the network's output does is a factor $k(\lambda)$, because an error of x, v (section 7) or flow (section 8) is an error of ε times a number. So all these recipes are one weight under one integral:
+# (The second form is the first with that same replacement: $\|\epsilon - \hat\epsilon\|^2 = e^\lambda \|x - \hat x\|^2$.) **The schedule has dropped out**, except for its two ends. Training draws $t$ uniformly, so all that a schedule does there is decide how often each $\lambda$ is visited, $p(\lambda) = |dt/d\lambda|$.
+# And the kind of output contributes only a factor $k(\lambda)$, because an error in x, v (section 7) or flow (section 8) is an error in ε times a number. So each of these recipes is one weight under one integral:
 #
 # $$L = \mathbb E\int \underbrace{p(\lambda)\; k(\lambda)}_{\text{weight of a noise level}}\;\|\epsilon - \hat\epsilon\|^2 \, d\lambda, \qquad
 # k = \begin{cases} 1 & \text{loss on } \epsilon \\ e^{-\lambda} & \text{loss on } x \\ 1 + e^{-\lambda} & \text{loss on } v \\ (1 + e^{-\lambda/2})^2 & \text{loss on flow} \end{cases}$$
@@ -303,11 +303,11 @@ for name, (schedule, k) in factor.items():
     print(f"{name:18s} visits λ < -4 in {visited:.0%} of training; at λ = -6 density {p[there]:.4f}, weight {weight:.4f}")
 
 # %% [markdown]
-# **v-prediction with a cosine and rectified flow with uniform time are the same loss**, $e^{-\lambda/2}$ up to a constant factor (Kingma and Gao 2023). DDPM's differs: it is largest in the middle and falls off to both sides, where theirs
-# grows without end towards strong noise, where the layout of a picture, and the motion of a video, is decided. Not that DDPM seldom goes there: linear β visits strong noise far more often than the cosine (last lines; section 2's histogram). But a visit counts little: DDPM's $k$ is 1 where theirs grows like $e^{-\lambda}$.
+# **v-prediction with a cosine and rectified flow with uniform time are the same loss**, $e^{-\lambda/2}$ up to a constant factor (Kingma and Gao 2023). DDPM's differs: it is largest in the middle and falls off on both sides, while theirs
+# grows without end towards strong noise, where the layout of a picture, and the motion of a video, is decided. DDPM does go there: linear β visits strong noise far more often than the cosine (last lines; section 2's histogram). But a visit counts little: DDPM's $k$ is 1, while theirs grows like $e^{-\lambda}$.
 #
 # ## 4. A world where the perfect network is known
-# To judge a *sampler* we should not have to argue with a network's mistakes. So take data for which the best possible guess has a formula: eight Gaussian blobs in the plane; blob $k$ has the centre $\mu_k$ and standard deviation $\rho = 0.1$ (`spread`).
+# To judge a *sampler*, we should keep a network's mistakes out of it. So take data for which the best possible guess has a formula: eight Gaussian blobs in the plane; blob $k$ has the centre $\mu_k$ and standard deviation $\rho = 0.1$ (`spread`).
 # Given $z$, blob $k$ is responsible with probability $r_k$, and
 #
 # $$\hat x(z, \lambda) = \mathbb E[x \mid z] = \sum_k r_k \Big(\mu_k + \frac{\alpha \rho^2}{\alpha^2 \rho^2 + \sigma^2}\,(z - \alpha\mu_k)\Big), \qquad r_k \propto \exp\Big(-\frac{|z - \alpha\mu_k|^2}{2(\alpha^2 \rho^2 + \sigma^2)}\Big).$$
@@ -332,7 +332,7 @@ def perfect_x(z, log_snr):
 
 
 # %% [markdown]
-# Lesson 01 claimed that the best $\hat\epsilon$ is $-\sigma\nabla_z \log q(z)$, the **score**. Here $q$ is known, and autograd can be asked:
+# Lesson 01 claimed that the best $\hat\epsilon$ is $-\sigma\nabla_z \log q(z)$, the **score**. Here $q$ is known, and autograd can check:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -346,8 +346,8 @@ print("perfect noise guess = -sigma x score:", torch.allclose(eps_hat, -sigma * 
 
 # %% [markdown]
 # ## 5. DDIM: keep the noise that you found
-# A guess $\hat x$ says what the noise in $z$ is: $\hat\epsilon = (z - \alpha\hat x)/\sigma$. The ancestral step throws part of it away and draws new noise. **DDIM** (Song, Meng and Ermon 2021) keeps it: it puts picture and noise together again, in the proportions of
-# the next, lower noise level. We are at $t$ and go to $s$:
+# A guess $\hat x$ implies what the noise in $z$ is: $\hat\epsilon = (z - \alpha\hat x)/\sigma$. The ancestral step throws part of it away and draws new noise. **DDIM** (Song, Meng and Ermon 2021) keeps it: it recombines picture and noise in the proportions of
+# the next, lower noise level. From $t$ to $s$:
 #
 # $$z_s = \alpha_s\, \hat x + \sigma_s\, \hat\epsilon$$
 #
@@ -390,13 +390,13 @@ for ax, steps in zip(axes, (3, 12, 400)):
 # A sampler is now simply *a solver of that equation*, and solvers are an old art.
 #
 # ## 6. DPM-Solver++: extrapolate the guess
-# Along the curve $z$ changes a lot, but the *guess* $\hat x$ changes slowly. Divide $z = \alpha\hat x + \sigma\hat\epsilon$ by $\sigma$: with half the log-SNR, $h = \lambda/2 = \log(\alpha/\sigma)$, it says
+# Along the curve $z$ changes a lot, but the *guess* $\hat x$ changes slowly. Divide $z = \alpha\hat x + \sigma\hat\epsilon$ by $\sigma$: with half the log-SNR, $h = \lambda/2 = \log(\alpha/\sigma)$, this reads
 # $z/\sigma = e^h \hat x + \hat\epsilon$. A DDIM step keeps $\hat x$ and $\hat\epsilon$, so $z_s/\sigma_s - z_t/\sigma_t = (e^{h_s} - e^{h_t})\,\hat x$; for tiny steps $d(z/\sigma) = e^h\, \hat x\; dh$. Integrate, and use $\sigma_s = \alpha_s e^{-h_s}$:
 #
 # $$z_s = \frac{\sigma_s}{\sigma_t}\, z_t + \alpha_s \int_{h_t}^{h_s} e^{\,h - h_s}\; \hat x(h)\; dh .$$
 #
-# Hold $\hat x$ constant over the step and the integral gives $\frac{\sigma_s}{\sigma_t} z - \alpha_s(e^{-(h_s - h_t)} - 1)\,\hat x$, which is DDIM again, in disguise. **DPM-Solver++(2M)** (Lu et al. 2022) draws a straight line through this guess and the one before, and takes its
-# value in the middle of the step: $\hat x + \frac{1}{2r}(\hat x - \hat x_{\text{before}})$, where $r$ is the length of the step before in lengths of this one. It remembers one guess, and costs no extra network call.
+# Hold $\hat x$ constant over the step and the integral gives $\frac{\sigma_s}{\sigma_t} z - \alpha_s(e^{-(h_s - h_t)} - 1)\,\hat x$, which is DDIM again, in disguise. **DPM-Solver++(2M)** (Lu et al. 2022) draws a straight line through this guess and the previous one, and takes its
+# value in the middle of the step: $\hat x + \frac{1}{2r}(\hat x - \hat x_{\text{before}})$, where $r$ is the previous step's length divided by this one's. It remembers one guess, and costs no extra network call.
 
 # %%
 def dpm(z, x_hat, log_snr_t, log_snr_s, memory=None):
@@ -411,7 +411,7 @@ def dpm(z, x_hat, log_snr_t, log_snr_s, memory=None):
 
 
 # %% [markdown]
-# The walk starts with a first-order step, because there is no guess before, and ends with one, because the last step may be very long in $\lambda$ (section 12 shows what a last step of second order does).
+# The walk starts with a first-order step, because there is no previous guess, and ends with one, because the last step may be very long in $\lambda$ (section 12 shows what a second-order last step does).
 
 # %%
 def dpm_walk(z, log_snrs, denoise=perfect_x):
@@ -424,7 +424,7 @@ def dpm_walk(z, log_snrs, denoise=perfect_x):
 
 
 # %% [markdown]
-# Are both equal to the library's sampler loop, which is one loop for all samplers?
+# Are both equal to the library's sampler loop, which serves all samplers?
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -459,13 +459,13 @@ for name, order in (("DDIM", 1), ("DPM-Solver++(2M)", 2)):
 # Twice the steps: half of DDIM's error, a quarter of DPM-Solver++'s. That is what *first* and *second order* mean. On digits the network's own error is a floor that no sampler gets below, so the gain ends sooner: section 11 measures where.
 #
 # ## 7. What should the network say? ε, x or v
-# With $z$ in hand, the noise, the picture and any mixture of them are the same knowledge. **v** is the mixture that is never trivial (Salimans and Ho 2022):
+# With $z$ in hand, the noise, the picture and any mixture of them carry the same information. **v** is the mixture that is never trivial (Salimans and Ho 2022):
 #
 # | network says | picture | an error $e$ of what it says becomes, in the picture | breaks where |
 # |---|---|---|---|
 # | $\hat x$ | $\hat x$ | $e$ | weak noise: "copy z" is nearly right already, and the last detail must be learnt as a small difference |
-# | $\hat\epsilon$ | $(z - \sigma\hat\epsilon)/\alpha$ | $(\sigma/\alpha)\,e$ | strong noise: the same with roles exchanged, and $1/\alpha \to \infty$ blows the error up |
-# | $\hat v$, $v = \alpha\epsilon - \sigma x$ | $\alpha z - \sigma\hat v$ | $\sigma\,e$ | nowhere: strong noise makes it $-x$, weak noise $\epsilon$, always the unknown one |
+# | $\hat\epsilon$ | $(z - \sigma\hat\epsilon)/\alpha$ | $(\sigma/\alpha)\,e$ | strong noise: the same with the roles swapped, and $1/\alpha \to \infty$ blows the error up |
+# | $\hat v$, $v = \alpha\epsilon - \sigma x$ | $\alpha z - \sigma\hat v$ | $\sigma\,e$ | nowhere: in strong noise it is $-x$, in weak noise $\epsilon$, always the unknown one |
 # | flow, $\epsilon - x$ | $(z - \sigma\,\widehat{\mathrm{flow}})/(\alpha + \sigma)$ | $\sigma/(\alpha + \sigma)\,e$ | nowhere: $\alpha + \sigma \ge 1$ |
 
 # %%
@@ -492,7 +492,7 @@ for prediction in ("eps", "x", "v", "flow"):
     print(f"{prediction:4s} there and back, and equal to utils: True")
 
 # %% [markdown]
-# **See it on trained networks.** `mnist-ddpm` says ε, `mnist-guided` (lesson 03's, used here without telling it a digit) says v. (They differ in schedule and length of training too; section 10 compares fairly.) Noise real test digits to many levels and compare what they believe with the truth. **Predict, then run:** where do the
+# **See it on trained networks.** `mnist-ddpm` says ε, `mnist-guided` (lesson 03's, used here without telling it a digit) says v. (They differ in schedule and length of training too; section 10 compares fairly.) Noise real test digits to many levels and compare what the networks believe with the truth. **Predict, then run:** where do the
 # two curves part?
 
 # %%
@@ -527,8 +527,8 @@ rows = {f"{model.prediction} ({model.name})": torch.cat([to_picture(believed(mod
 show.image_rows(rows, [f"λ = {level:g}" for level in some for _ in range(2)], "what they believe about two digits")
 
 # %% [markdown]
-# They part in strong noise, on the left. At $\lambda = -10$ nothing of the digit is left in $z$, and the best belief is the mean digit, a soft blob. The v-network says so. To say the same, the ε-network would have to answer $z$ less $\alpha = 0.007$ of a picture, and its smallest
-# error drowns that. While a well-trained network samples, clipping to $[-1, 1]$ hides the accident; section 10 shows a young one.
+# They part in strong noise, on the left. At $\lambda = -10$ nothing of the digit is left in $z$, and the best belief is the mean digit, a soft blob. The v-network says so. To say the same, the ε-network would have to answer $z$ minus $\alpha = 0.007$ of a picture, and its smallest
+# error drowns that. When a well-trained network samples, clipping to $[-1, 1]$ hides this; section 10 shows a barely trained one.
 #
 # ## 8. Rectified flow is here already
 # "Flow matching" and "rectified flow" (Liu et al. 2022, Lipman et al. 2022) walk on straight lines $z' = (1-t)\,x + t\,\epsilon$, predict the direction $\epsilon - x$, and take Euler steps (length of the step times direction). Divide $z'$ by its scale $\sqrt{(1-t)^2 + t^2}$ and it is our $z$ at
@@ -572,9 +572,9 @@ for name, images in rows.items():
     print(f"{name}: {float(images.mean()):.3f}   (alpha there: {float(alpha):.3f})")
 
 # %% [markdown]
-# Brighter pictures: more and thicker strokes, then scraps. Pure noise is medium grey on average; the less noise the network is told, the more of that brightness it takes for the picture's own. (Ten pictures: a few hundredths are chance.)
+# The pictures get brighter: more and thicker strokes, then scraps. Pure noise is medium grey on average; the less noise the network is told of, the more of that brightness it takes for the picture's own. (With ten pictures, a few hundredths are chance.)
 #
-# **The fix** is to bend the schedule until its end *is* noise: shift and scale $\sqrt{\bar\alpha}$ so that the last value is 0 and the first stays. It needs a network that says v, x or flow: ε at $\alpha = 0$ tells nothing.
+# **The fix** is to bend the schedule until its end *is* noise: shift and scale $\sqrt{\bar\alpha}$ so that the last value is 0 and the first is unchanged. This needs a network that says v, x or flow: at $\alpha = 0$, ε tells nothing.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -587,11 +587,11 @@ print("log-SNR at the end:", float(zero_terminal.log_snr(1.0)))
 # %% [markdown]
 # ## 10. Train, live: ε against v
 # Same network, same digits, same noise, same number of steps; only what the output *means* differs. The schedule is the continuous cosine. The grey band is an earlier run of the v-network of the same length.
-# (The two losses are not comparable: they measure different things. The picture's error is.) **Predict:** at which noise level will the two differ most?
+# (The two losses measure different things and cannot be compared. The picture's error can.) **Predict:** at which noise level will the two differ most?
 #
 # <details><summary>Answer</summary>
 #
-# In strong noise. There an error $e$ of ε is an error $(\sigma/\alpha)e$ of the picture, an error $e$ of v at most $e$. In weak noise the two say nearly the same thing.
+# In strong noise. There an error $e$ of ε is an error $(\sigma/\alpha)e$ of the picture, and an error $e$ of v is at most $e$. In weak noise the two say nearly the same thing.
 # </details>
 
 # %%
@@ -625,7 +625,7 @@ show.image_rows(rows, title=title)
 
 
 # %% [markdown]
-# After a short run the ε-row may hold pictures that never leave the noise: the first guesses of that network are so far off that clipping no longer saves the walk.
+# After a short run the ε-row may show pictures that never emerge from the noise: that network's first guesses are so far off that clipping no longer saves the walk.
 #
 # ## 11. How many steps are enough? Measure
 # For each sampler and number of steps we drew as many digits as the reference has and measured the *kernel distance* of lesson 01 to real test digits (0 is perfect; below 0 is luck). The numbers come from results files that `python -m utils.sweep steps` made. Beside them stand the floor,
@@ -666,14 +666,14 @@ for name, keys in (("mnist-ddpm", ["kernel_distance"]), ("mnist-guided", ["kerne
         print("\n".join(line(rows, sampler, counts, key) for sampler in ("ancestral", "ddim", "dpm++")))
 
 # %% [markdown]
-# Mind the axes: past a few steps all is near the floor. Some hundreds of digits cannot tell differences of a few thousandths. Ancestral sampling, which draws new noise for every number of steps, makes another set of 256 digits each time, and goes up and down by some hundredths (the intervals below say what can be told).
+# Mind the axes: past a few steps everything is near the floor. A few hundred digits cannot resolve differences of a few thousandths. Ancestral sampling, which draws new noise for every number of steps, makes another set of digits each time, and goes up and down: by some hundredths with 256 digits, by less with 512 (the intervals below say what can be resolved).
 #
-# (`digits` is the share read as the digit asked for, `variety` the variance of features within a digit, as a share of real digits'; above 1 is no merit, as the noise shows. Look at DDIM with very few steps: long steps stay near the mean of the possible pictures, so digits become *clearer and more alike* than the network's own.
-# Here all three numbers even come nearer to real digits by it: two errors, a network whose digits vary too much and steps that flatten them, happen to cancel. Four ancestral steps go past it. Lesson 03 does the same on purpose.)
+# (`digits` is the share read as the digit asked for, `variety` the variance of features within a digit, relative to real digits'; above 1 is no merit, as the noise shows. Look at DDIM with very few steps: long steps stay near the mean of the possible pictures, so digits become *clearer and more alike* than the network's own.
+# Here that even brings `digits` and `variety` nearer to those of real digits: two errors, a network whose digits vary too much and steps that flatten them, happen to cancel. Four ancestral steps overshoot: they vary less than real digits. Lesson 03 does the same on purpose.)
 
 # %% [markdown]
-# **32 steps against 1000.** The two sets were made from the same first noise (and for the same digits), so they can be compared pair by pair, and a *bootstrap* (draw the pairs again, with replacement, many times, and see where 95% of the differences lie) gives an interval for the difference of their distances: below zero, 32 steps are *better*.
-# (DPM-Solver++ is compared with 1000 steps of DDIM: both solve the same equation. An interval that holds 0 does not prove that nothing was lost; its upper end says how much it can be at most.)
+# **32 steps against 1000.** The two sets were made from the same first noise (and for the same digits), so they can be compared pair by pair, and a *bootstrap* (resample the pairs, with replacement, many times, and see where 95% of the differences lie) gives an interval for the difference of their distances: below zero, 32 steps are *better*.
+# (DPM-Solver++ is compared with 1000 steps of DDIM: both solve the same equation. An interval that contains 0 does not prove that nothing was lost; its upper end says how much at most.)
 
 # %%
 print("kernel distance with 32 steps minus that with 1000 [95% interval], and what it costs at worst (100% = as bad as noise)\n")
@@ -688,10 +688,10 @@ for name in ("mnist-ddpm", "mnist-guided"):
 
 
 # %% [markdown]
-# (Measure it here, now? 64 digits, what a CPU affords, cannot tell these samplers apart; hundreds hardly can, as the intervals show. On a GPU `python -m utils.sweep steps mnist-guided` makes the file anew.)
+# (Measure it here, now? 64 digits, all that a CPU affords, cannot tell these samplers apart; even hundreds hardly can, as the intervals show. On a GPU, `python -m utils.sweep steps mnist-guided` remakes the file.)
 #
-# **One more tool: mending on the way.** After each DDIM step but the last a **Langevin corrector** takes a small random walk *at the same noise level*, $z \leftarrow z - \frac{\delta}{2}\sigma\hat\epsilon + \sqrt{\delta}\,\sigma n$. As $-\sigma\hat\epsilon$ is $\sigma^2$ times the score, that is
-# a step of $\delta\sigma^2/2$ uphill and noise of variance $\delta\sigma^2$. For small $\delta$ such a walk leaves the distribution of noisy pictures at this level as it is, and draws a $z$ that does not belong there back towards it. It costs a second network call per step. (*Video Diffusion Models* uses it with $\delta = 0.1$; [lesson 08](08_reconstruction_guidance.ipynb) needs it.) Where the perfect guess is known, few points suffice to see what it does. **Predict, then run:** eight DDIM steps end beside the blobs.
+# **One more tool: mending on the way.** After each DDIM step except the last, a **Langevin corrector** takes a small random walk *at the same noise level*, $z \leftarrow z - \frac{\delta}{2}\sigma\hat\epsilon + \sqrt{\delta}\,\sigma n$. As $-\sigma\hat\epsilon$ is $\sigma^2$ times the score, this is
+# a step of $\delta\sigma^2/2$ uphill plus noise of variance $\delta\sigma^2$. For small $\delta$ such a walk leaves the distribution of noisy pictures at this level unchanged, and pulls a $z$ that does not belong there back towards it. It costs a second network call per step. (*Video Diffusion Models* uses it with $\delta = 0.1$; [lesson 08](08_reconstruction_guidance.ipynb) needs it.) Where the perfect guess is known, few points suffice to see what it does. **Predict, then run:** eight DDIM steps end beside the blobs.
 # What does the corrector change, and what would the same number of calls do without it?
 
 # %%
@@ -732,7 +732,7 @@ assert small < plain and max(large, longer) < small
 
 
 # %% [markdown]
-# It mends: a small $\delta$ a little, a large one much. But with $\delta = 0.1$ the calls would be better spent on more DDIM steps, and $\delta = 1$ does only about as well as they do.
+# It does mend: a small $\delta$ a little, a large one a lot. But with $\delta = 0.1$ the calls would be better spent on more DDIM steps, and $\delta = 1$ does only about as well as those.
 
 # %% [markdown]
 # ## 12. Break it
@@ -790,9 +790,9 @@ show.image_rows(rows, [str(d) for d in range(10)], "shipped mnist-guided, DDIM, 
 # | if it looks like this | then |
 # |---|---|
 # | thin, fading strokes; fine with many steps | ancestral steps that are too long: DDIM or DPM-Solver++ |
-# | grain, or noise to the end | the network is told a cleaner level than z has (an index in the place of the log-SNR, or the level of another schedule), or noise is added that the step does not account for |
+# | grain, or noise to the end | the network is told a cleaner level than z has (an index in place of the log-SNR, or the level of another schedule), or noise is added that the step does not account for |
 # | soft strokes in simple shapes | the network is told a noisier level than z has |
-# | points beside the blobs; on pictures at most harder strokes | the full log-SNR taken for its half $h$, or a second-order last step into $\lambda = 20$: clipping hides it |
+# | points beside the blobs; on pictures, harder strokes at most | the full log-SNR taken for its half $h$, or a second-order last step into $\lambda = 20$: clipping hides it |
 # | the whole batch too grey or too bright | the schedule does not end in noise; or clipping is missing with ε-prediction |
 # | loss as usual, samples grey mud or noise | the sampler converts the wrong thing: v trained, ε assumed |
 # | the loss of one recipe is a tenth of another's | nothing: their weights differ; compare errors of the picture, or samples |
@@ -802,8 +802,8 @@ show.image_rows(rows, [str(d) for d in range(10)], "shipped mnist-guided, DDIM, 
 #
 # | the paper says | we do | why |
 # |---|---|---|
-# | DDIM (2010.02502): any subset of the 1000 training steps, η from 0 to 1 | the same, `sampler="ddim"`, `eta`; "trailing" steps, the last one included | leaving out the last step starts from less than pure noise (section 9) |
-# | DPM-Solver++ (2211.01095): several orders, singlestep and multistep, thresholding | the second-order multistep form, clipping to [−1, 1], first-order last step | it is the one in common use; a clip of pixels needs no quantile |
+# | DDIM (2010.02502): any subset of the 1000 training steps, η from 0 to 1 | the same, `sampler="ddim"`, `eta`; "trailing" steps, the last one included | without it, sampling starts from less than pure noise (section 9) |
+# | DPM-Solver++ (2211.01095): several orders, singlestep and multistep, thresholding | the second-order multistep form, clipping to [−1, 1], first-order last step | it is the form in common use; clipping pixels needs no quantile |
 # | v-prediction (2202.00512) with progressive distillation | v-prediction; distillation as exercise 4 | one idea a lesson |
 # | *Variational Diffusion Models* (2107.00630) learns the schedule | fixed schedules | in the bound, the shape between the two ends changes only the variance; in our loss it is a weight (section 3) |
 # | rectified flow (2209.03003): "reflow" straightens the walks by training again | the schedule, the prediction and the sampler | reflow needs a second training |
@@ -838,7 +838,7 @@ noise_from_v = check("exercise 1", noise_from_v, reference_noise, (z, v, 0.6, 0.
 # ```python
 # return sigma * z + alpha * v
 # ```
-# Put $z = \alpha x + \sigma\epsilon$ and $v = \alpha\epsilon - \sigma x$ in: $\sigma\alpha x + \sigma^2\epsilon + \alpha^2\epsilon - \alpha\sigma x = \epsilon$.
+# Insert $z = \alpha x + \sigma\epsilon$ and $v = \alpha\epsilon - \sigma x$: $\sigma\alpha x + \sigma^2\epsilon + \alpha^2\epsilon - \alpha\sigma x = \epsilon$.
 # </details>
 #
 # ### Exercise 2 · Min-SNR (difficulty ●●○, importance ●●○, 5 minutes)
@@ -939,7 +939,7 @@ print("one step of the student lands where two of the teacher did:", torch.allcl
 
 # %% [markdown]
 # ## 15. Play
-# Choose sampler, steps and seed; the same seed is the same first noise. (The widget needs a running kernel; section 1 shows four settings, still.)
+# Choose sampler, steps and seed; the same seed gives the same first noise. (The widget needs a running kernel; section 1 shows four settings as stills.)
 
 # %%
 import ipywidgets as widgets
@@ -964,16 +964,16 @@ widgets.interact_manual(draw, sampler=["dpm++", "ddim", "ancestral"], steps=widg
 #
 # <details><summary>Answers</summary>
 #
-# 1. The log-SNR of each z; nothing else. Here no level is out of the trained range. The other way round (trained with the linear schedule, sampled with the cosine) the ends would be.
+# 1. The log-SNR of each z; nothing else. Here no level is outside the trained range. The other way round (trained with the linear schedule, sampled with the cosine), the ends would be.
 # 2. Nobody knows: the loss depends on prediction, weighting and schedule. Compare pictures' errors level by level, or samples.
-# 3. It uses the guess before to tell where the guess is going: error of second order in the step instead of first.
-# 4. A deterministic walk keeps every mistake that the network made early. Fresh noise forgets some of them, and the network mends the rest; section 11's corrector does that on purpose, and in the plane it shows. On digits: the same network with as many calls, differences with intervals that exclude 0, so far more digits than section 11's table has, several seeds; and digits and variety must not pay for it.
+# 3. It uses the previous guess to tell where the guess is going: its error is of second order in the step, not first.
+# 4. A deterministic walk keeps every mistake that the network made early. Fresh noise forgets some of them, and the network mends the rest; section 11's corrector does that on purpose, and in the plane it shows. On digits you would need the same network with as many calls, several seeds, and intervals of the difference that exclude 0, so far more digits than section 11's table has; and digits and variety must not pay for it.
 # 5. At the weight of strong noise: schedule, loss weighting, whether the schedule ends in noise. Layout is decided there.
 # </details>
 #
 # ## What was shown, and what was not
 # Shown: schedules are curves of one number; the bound does not depend on them; v with a cosine and rectified flow are one loss; DDIM and DPM-Solver++ equal to the library's and of first and second order against a perfect network; how many steps digits need, with floor, control and interval.
-# Not shown: that the same numbers of steps do for video (lesson 06 uses 32), and how to ask for a digit ([lesson 03](03_guidance.ipynb), next).
+# Not shown: that as many steps are enough for video (lesson 06 uses 32), and how to ask for a digit ([lesson 03](03_guidance.ipynb), next).
 #
 # ## Readings
 # - Kingma, Salimans, Poole, Ho, *Variational Diffusion Models*, 2021 (arXiv 2107.00630): the bound in the clock λ; and Kingma, Gao, *Understanding Diffusion Objectives as the ELBO with Simple Data Augmentation*, 2023 (arXiv 2303.00848): every loss as one weight, section 3 of this lesson.

@@ -131,9 +131,9 @@ class ClassTable(nn.Module):
 
 
 # %% [markdown]
-# **Its failure:** a table has a row for each thing that can be asked. For videos we shall ask for "3 moving left and 7 moving up right": ten digits and eight directions, twice, are $80^2 = 6400$ rows, and 512,000 for three digits.
+# **Its failure:** a table needs a row for each thing that can be asked. For videos we shall ask for "3 moving left and 7 moving up right": ten digits and eight directions, twice, make $80^2 = 6400$ rows, and three digits 512,000.
 #
-# **The fix:** a *text encoder*, which reads words and returns a vector of the same size: two small transformer layers over a vocabulary of sixteen words (`utils/captions.py`). For captions of one word the two are the same thing, and that can be proven: read the encoder's ten answers into a table and use the table instead.
+# **The fix:** a *text encoder*, which reads words and returns a vector of the same size: two small transformer layers over a vocabulary of sixteen words (`utils/captions.py`). For one-word captions the two are the same thing, and we can prove it: copy the encoder's ten outputs into a table and use the table instead.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -147,11 +147,11 @@ with torch.no_grad():
     print("labels = captions:", torch.equal(model.encode(labels=[3, 1]), model.encode(["3", "one"])))
 
 # %% [markdown]
-# Nobody told the encoder which digits look alike. **Predict, then run:** which pairs of the ten vectors point in similar directions? (1: the same direction; 0: unrelated; the mean of the ten is taken off first.)
+# Nobody told the encoder which digits look alike. **Predict, then run:** which pairs of the ten vectors point in similar directions? (1: the same direction; 0: unrelated; the mean of the ten is subtracted first.)
 #
 # <details><summary>Answer</summary>
 #
-# The most alike are pairs that people confuse too, but only slightly alike. (Below 0 is no surprise by itself: the mean is taken off, so ten vectors of about one length are at −1/9 to each other on average.) The strongest cells of all are below 0: conditions that point apart. Why these pairs, the picture does not say.
+# The most alike are pairs that people confuse too, but even they are only slightly alike. (Below 0 is no surprise by itself: without their mean, ten vectors of about equal length have cosine −1/9 on average.) The strongest cells of all are below 0: conditions that point apart. The picture does not say why it is these pairs.
 # </details>
 
 # %%
@@ -169,7 +169,7 @@ plt.xticks(range(10)), plt.yticks(range(10)), plt.colorbar(label="cosine"), plt.
 
 # %% [markdown]
 # ## 3. Training it to do without
-# We shall need two predictions, with the question and without. Two networks? No: **drop the question** in one training picture of ten, and put a *null condition* in its place, here simply zero. The same network learns both. That is the whole
+# We shall need two predictions, with the question and without. Two networks? No: **drop the question** for one training picture in ten, and put a *null condition* in its place, here simply zero. The same network learns both. That is the whole
 # change to the training loss (Ho and Salimans 2022, algorithm 1):
 
 # %%
@@ -183,7 +183,7 @@ def loss_with_dropping(net, x, captions, t, keep, eps):
 
 
 # %% [markdown]
-# Equal to the loss of `utils.train` when both use the same random numbers?
+# Is it equal to the loss of `utils.train` when both use the same random numbers?
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -198,7 +198,7 @@ print("equal to utils:", torch.allclose(mine, theirs, rtol=1e-4))
 
 # %% [markdown]
 # ## 4. Where guidance comes from
-# Bayes' rule, for the noisy picture $z$ and the question $c$: $\log q(z \mid c) = \log q(z) + \log q(c \mid z) - \log q(c)$. Take the gradient in $z$; the last term has none. Lesson 02 showed $\hat\epsilon = -\sigma\nabla_z\log q$, so
+# Bayes' rule, for the noisy picture $z$ and the question $c$: $\log q(z \mid c) = \log q(z) + \log q(c \mid z) - \log q(c)$. Take the gradient in $z$; the last term vanishes. Lesson 02 showed $\hat\epsilon = -\sigma\nabla_z\log q$, so
 #
 # $$\underbrace{\hat\epsilon_c - \hat\epsilon_\varnothing}_{\text{two predictions of our network}} = -\sigma\,\nabla_z \log q(c \mid z) .$$
 #
@@ -206,7 +206,7 @@ print("equal to utils:", torch.allclose(mine, theirs, rtol=1e-4))
 #
 # $$\boxed{\;\hat\epsilon = \hat\epsilon_\varnothing + g\,(\hat\epsilon_c - \hat\epsilon_\varnothing)\;}$$
 #
-# $g = 0$ ignores the question, $g = 1$ is the conditional model as trained, $g > 1$ exaggerates. (Papers often write $w = g - 1$.) In lesson 02's world of perfect guesses all of this can be checked: three classes, wide blobs that overlap.
+# $g = 0$ ignores the question, $g = 1$ is the conditional model as trained, $g > 1$ exaggerates. (Papers often write $w = g - 1$.) In lesson 02's world of perfect guesses all of this can be checked, now with three classes: wide blobs that overlap.
 
 # %%
 centres, spread = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, 1.6]], dtype=torch.float64), 0.7
@@ -267,11 +267,11 @@ print("and moves the cloud away from the other classes:", away == sorted(away, r
 
 
 # %% [markdown]
-# Even with perfect predictions, $g > 1$ does not draw from the data. It leans towards what cannot be mistaken for another class, in the end to places where the class itself has almost no data: look where the cross of the left class is at $g = 8$.
+# Even with perfect predictions, $g > 1$ does not draw from the data. It leans towards what cannot be mistaken for another class, in the end towards places where the class itself has almost no data: see where the left class's cross is at $g = 8$.
 #
 # ## 5. The classifier that hides in the network
-# Lesson 02 found that, up to a constant, the model's $\log p_\theta(x \mid c)$ is at least $-\frac12\, \mathbb E \int \|\epsilon - \hat\epsilon_c\|^2 d\lambda$. Take the bound for the value. All digits are about equally frequent, so the $c$ with the smallest error is the most probable one: noise a digit, ask the network to remove the
-# noise *as if it were a 0, a 1, ... a 9*, and see which assumption explains it best. Four noise levels stand for the integral. **Predict, then run:** what share of real test digits does it get right? (Guessing gets one in ten. The control shifts the questions by one, so that "0" stands for 1: it must fail.)
+# Lesson 02 found that, up to a constant, the model's $\log p_\theta(x \mid c)$ is at least $-\frac12\, \mathbb E \int \|\epsilon - \hat\epsilon_c\|^2 d\lambda$. Treat the bound as the value. All digits are about equally frequent, so the $c$ with the smallest error is the most probable one: noise a digit, ask the network to remove the
+# noise *as if it were a 0, a 1, ... a 9*, and see which assumption explains it best. Four noise levels stand in for the integral. **Predict, then run:** what share of real test digits does it get right? (Guessing gets one in ten. The control shifts the questions by one, so that "0" stands for 1: it must fail.)
 
 # %%
 @torch.no_grad()
@@ -299,7 +299,7 @@ print(f"{int(right.sum())} of {len(right)} right; control, questions shifted by 
 # Nothing was trained for this (Li et al. 2023 call it *your diffusion model is secretly a zero-shot classifier*).
 #
 # ## 6. The dial on digits
-# Guidance in what the network says, whatever that is: ε, x and v are linear in each other, so guiding one is guiding all (until something is clipped). Both predictions go through the network as one batch.
+# We guide whatever the network says: ε, x and v are linear in each other, so guiding one is guiding all (until something is clipped). Both predictions are made in one batch.
 
 # %%
 def guided_v(z, log_snr, cond, g):
@@ -321,7 +321,7 @@ with torch.no_grad():
         print(f"g = {g:g}: equal to utils: {torch.allclose(x_hat, guided_denoiser(model.net, cond, g, 'v')(z, level), atol=1e-4)}")
 
 # %% [markdown]
-# **At which noise level does the question matter?** A real 4 is noised to six levels. What does the network believe when told "4", told nothing, told "9"; and what is the difference that guidance multiplies? **Predict, then run.** (In the last row grey is no difference.)
+# **At which noise level does the question matter?** A real 4 is noised to six levels. What does the network believe when told "4", told nothing, told "9"; and what is the difference that guidance multiplies? **Predict, then run.** (In the last row, grey means no difference.)
 
 # %%
 batch = MNIST("test", seed=6).sample(64)
@@ -341,14 +341,14 @@ size = (told['told "4"'] - told["told nothing"]).square().mean((1, 2, 3, 4)).sqr
 print("RMS difference by log-SNR: ", "   ".join(f"{level:g}: {value:.3f}" for level, value in zip(levels.tolist(), size.tolist())))
 
 # %% [markdown]
-# The question decides in strong noise, where nothing else is known; in weak noise the picture speaks for itself, whatever the network is told, and the difference vanishes. (Exercise 2 uses one half of that.)
+# The question decides in strong noise, where nothing else is known; in weak noise the picture speaks for itself, whatever the network is told, and the difference vanishes. (Exercise 2 uses the second point.)
 #
 # ## 7. What the dial costs: three numbers
-# From a results file, made by `python -m utils.sweep guidance`.
+# The numbers come from a results file, made by `python -m utils.sweep guidance`.
 #
-# - **Obedience:** the share read as the digit asked for, by the frozen classifier. Beside it stands the classifier's own score on *real* digits; beating that is no merit.
-# - **Variety:** the variance of a digit's features within its class, as a share of real digits': 1 is as varied as real. More is no merit either, as the row of noise shows.
-# - **Kernel distance:** do all samples together look like all real digits? It does not know what was asked, so it does not punish disobedience. (That $g = 0$ is off all the same suggests that the prediction without a caption, trained on one picture in ten, is the weaker one.)
+# - **Obedience:** the share that the frozen classifier reads as the digit asked for. Beside it stands the classifier's own score on *real* digits; beating that is no merit.
+# - **Variety:** the variance of a digit's features within its class, relative to real digits': 1 is as varied as real. More is no merit either, as the noise row shows.
+# - **Kernel distance:** do all samples together look like all real digits? It does not know what was asked, so it does not punish disobedience. (That $g = 0$ is off nevertheless suggests that the prediction without a caption, trained on one picture in ten, is the weaker one.)
 
 # %%
 result = json.loads((ASSETS / "results" / "mnist-guided-guidance.json").read_text())
@@ -377,7 +377,7 @@ for key, name in (("variety", "variety falls below"), ("digits", "obedience rise
     assert k == 2 and side[k:] == [key == "digits"] * (len(side) - k)              # the text below says so
 
 # %% [markdown]
-# Measured here, now, with fewer digits (all rows share one reference set, so its luck is in each distance: compare with the row of real digits, not with 0). Rows are made from the same noise for the same questions, so each can be compared with $g = 1$ pair by pair, as in lesson 02; the last column is the 95% interval of the difference.
+# The same, measured here and now with fewer digits (all rows share one reference set, so its luck affects each distance: compare with the row of real digits, not with 0). Rows share their noise and their questions, so each can be compared with $g = 1$ pair by pair, as in lesson 02; the last column is the 95% interval of the difference.
 
 # %%
 real = MNIST("test", seed=8).sample(NUMBER)
@@ -396,10 +396,10 @@ for g, images in drawn.items():
     print(f"{f'guidance {g:g}':22s}{named(images, labels)['digits']:12.0%}{share:13.2f}{kernel_distance(found[g], reference):15.3f}{between}")
 
 # %% [markdown]
-# Read the three curves together. Real people write ambiguous digits; guidance refuses to, and so can score higher than reality. (At $g = 0$ "variety" within the digits asked for is that of all digits together, because the question is ignored.) The most useful line is the one printed under the curves:
-# between $g = 1$ and $1.5$ variety comes down to that of real digits, and obedience up to it. About there the samples are like the data; beyond, they are tidier than it. The distance does not contradict: in the table it grows from $g = 1$ on. But neighbours there may be a tie: an interval in the last column that holds 0 cannot tell its $g$ from 1.
+# Read the three curves together. Real people write ambiguous digits; guidance refuses to, and so can score higher than reality. (At $g = 0$ "variety" within the digits asked for is the variety of all digits together, as the question is ignored.) The most useful lines are the two printed under the curves:
+# between $g = 1$ and $1.5$ variety falls to that of real digits, and obedience rises to theirs. About there the samples are like the data; beyond, they are tidier. The distance does not contradict this: in the table it grows from $g = 1$ on. But neighbours there may be tied: an interval in the last column that contains 0 cannot tell its $g$ from 1.
 #
-# *Unmistakable is not representative*: choose $g$ by what you need. A dataset for training others wants the variety of the real one, a text-to-video demo the most obedience that still looks varied.
+# *Unmistakable is not representative*: choose $g$ by what you need. A dataset for training other models needs the variety of the real one, a text-to-video demo the most obedience that still looks varied.
 #
 # ## 8. Train it, live
 # The recipe of the shipped weights at this machine's budget: one caption in ten dropped. The grey band is an earlier run of the same length.
@@ -429,10 +429,10 @@ for g in (1.0, 4.0):
     print(f"yours, g = {g:g}: {named(images, labels)['digits']:.0%} of {len(labels)} read as asked (guessing: 10%)")
 
 # %% [markdown]
-# Guidance amplifies what the network has learnt of the question, most visibly after a short run: more is read as asked. After a short run some of these are digits to your eye and some hardly; the classifier has to say *some* digit. So this number measures obedience, not quality. That is why section 7 has three.
+# Guidance amplifies what the network has learnt about the question, most visibly after a short run: more is read as asked. But after a short run some of these look like digits to you and some hardly do; the classifier has to say *some* digit. So this number measures obedience, not quality. That is why section 7 has three.
 #
 # ## 9. Break it
-# **Predict each row before you run the cell.** What happens if the null condition is one that the network was never trained on, if another question stands in its place, if the dial goes below zero, or far too far?
+# **Predict each row before you run the cell.** What happens if the null condition is one that the network was never trained on, if another question takes its place, or if the dial goes below zero, or much too far?
 
 # %%
 from utils.samplers import sample_loop
@@ -457,15 +457,15 @@ show.image_rows(rows, [f'"{digit}"' for digit in range(10)], "break it (shipped 
 
 
 # %% [markdown]
-# - **Null never trained** (the caption is left out in sampling, but never was in training): the difference of the two predictions is no longer a classifier's gradient but an accident. With this network the accident may be mild (how far is the row from the first?); nothing promises that.
+# - **Null never trained** (captions are left out in sampling, but never were in training): the difference of the two predictions is no longer a classifier's gradient but an accident. With this network the accident may be mild (how far is the row from the first?); nothing guarantees that.
 # - **Null is "8"**: "this digit, and above all not an 8". Asked for an 8, the difference is zero and $g$ does nothing. Image generators call this a *negative prompt*.
 # - **g = −2**: anything but the digit asked for.
-# - **g = 25**: off the map: the guided prediction is larger than any that the network was trained to make. Rescaling (Lin et al. 2023; exercise 1) was made for that, on photographs. Here it does not help: compare the last two rows, and the last two of section 7's table.
+# - **g = 25**: off the map: the guided prediction is larger than any that the network was trained to make. Rescaling (Lin et al. 2023; exercise 1) was made for this, on photographs. Here it does not help: compare the last two rows, and the last two of section 7's table.
 #
 # | if it looks like this | then |
 # |---|---|
 # | digits fine, question ignored | $g = 0$, or the condition does not reach the network (is the encoder in the optimizer?) |
-# | $g = 1$ fine, $g > 1$ a little pale, with faint specks | the null was never trained, or is not the one of training; how much that harms is an accident |
+# | $g = 1$ fine, $g > 1$ a little pale, with faint specks | the null was never trained, or is not the one used in training; how much harm that does is luck |
 # | everything thick, burnt out, alike | $g$ too large: turn it down, or guide only at middle noise levels (exercise 2) |
 # | thin, hesitant, sometimes the wrong digit | $g$ too small for this much training |
 # | loss slightly higher than without dropping | as it should be: one picture in ten has no caption |
@@ -488,7 +488,7 @@ show.image_rows(rows, [f'"{digit}"' for digit in range(10)], "break it (shipped 
 # Each has a stub that runs as it is, and folded below it a check, a hint and a solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
 # ### Exercise 1 · Rescale (difficulty ●○○, importance ●●○, 5 minutes)
-# Strong guidance makes predictions too large. Bring the guided prediction's standard deviation, row by row, back to the conditional one's, by multiplying each row with one number. (*Rescale φ* mixes: φ of the rescaled prediction, 1 − φ of the guided one. Yours is φ = 1; the rows above have 0.7.)
+# Strong guidance makes predictions too large. Bring the guided prediction's standard deviation, row by row, back to the conditional one's, by multiplying each row by one number. (*Rescale φ* mixes: φ of the rescaled prediction, 1 − φ of the guided one. Yours is φ = 1; the rows above use 0.7.)
 
 # %%
 def rescaled(guided, conditional):
@@ -516,7 +516,7 @@ rescaled = check("exercise 1", rescaled, reference_rescaled, (4 * a, b), (a, 2 *
 # </details>
 #
 # ### Exercise 2 · Guide only where it pays (difficulty ●●○, importance ●●○, 10 minutes)
-# Section 6: in weak noise the difference vanishes, so guidance is wasted there. In strong noise it is largest, and there an exaggerated difference drives all samples to the same few pictures. Kynkäänniemi et al. (2024) therefore guide in the middle only: outside an interval of noise levels the
+# In weak noise the difference vanishes (section 6), so guidance is wasted there. In strong noise it is largest, and there exaggerating it drives all samples to the same few pictures. Kynkäänniemi et al. (2024) therefore guide in the middle only: outside an interval of noise levels the
 # scale is 1. Write the scale as a function of the log-SNR.
 
 # %%
@@ -536,7 +536,7 @@ scale_at = check("exercise 2", scale_at, reference_scale, *cases)
 
 
 # %% [markdown]
-# What it does, with your function (or the reference's): the same large $g$ everywhere, and inside an interval.
+# What it does, with your function (or the reference): the same large $g$ everywhere, or only inside an interval.
 
 # %%
 def sample_in_interval(g, low, high, labels):
@@ -559,7 +559,7 @@ for name, low, high in (("g = 6 everywhere", -99, 99), ("g = 6 for |λ| < 3", -3
 
 
 # %% [markdown]
-# In the interval as many are read as asked, and they vary more (real digits: 1). So few digits cannot tell the distances apart. (The library does it with `model.sample(..., guidance_interval=(-3, 3))`; [lesson 06](06_video_diffusion_models.ipynb) asks of clips what guidance in each part of the noise is good for.)
+# With the interval, as many are read as asked, and they vary more (real digits: 1). These digits are too few to tell the distances apart. (The library does it with `model.sample(..., guidance_interval=(-3, 3))`; [lesson 06](06_video_diffusion_models.ipynb) asks, for clips, what guidance in each range of noise levels is good for.)
 #
 # <details><summary>Hint</summary>`torch.where(condition, a, b)`; join two conditions with &, each in brackets.</details>
 # <details><summary>Solution</summary>
@@ -615,7 +615,7 @@ show.image_rows({f"{a} and {b}": a_bit_of_both(a, b) for a, b in pairs}, title="
 # </details>
 #
 # ## 12. Play
-# Turn the dial. The second box is the negative prompt: leave it empty for the null condition. (The widget needs a running kernel; sections 1 and 9 show settings of it, still.)
+# Turn the dial. The second box is the negative prompt: leave it empty for the null condition. (The widget needs a running kernel; sections 1 and 9 show some settings as stills.)
 
 # %%
 import ipywidgets as widgets
@@ -641,12 +641,12 @@ widgets.interact_manual(turn, caption="three", against="", g=widgets.FloatSlider
 # 2. A model was trained with the caption dropped in half of all pictures. What do you lose, what do you gain?
 # 3. Guidance costs two network calls per step. Could one of them be avoided at some noise levels?
 # 4. Someone reports "accuracy 99.5%" for their class-conditional model. What do you ask?
-# 5. Why does guidance in v and guidance in ε give the same picture, and when not?
+# 5. Why do guidance in v and guidance in ε give the same picture, and when do they not?
 #
 # <details><summary>Answers</summary>
 #
 # 1. It moves samples away from all other classes. Real data has ambiguous members; a model of it should have them too. The variety shows what was lost.
-# 2. The conditional prediction sees half of the training; the null becomes as good as it, so the difference is more exact. At 0.1 to 0.2 little is lost and enough gained.
+# 2. The conditional prediction gets half of the training; the null becomes as good, so the difference is more exact. At 0.1 to 0.2 little is lost and enough gained.
 # 3. Yes: where the difference is nearly zero (weak noise) or where the scale is 1 (exercise 2).
 # 4. At which guidance scale, what does the same classifier say about real pictures, and how varied are the samples?
 # 5. They are linear in each other for a given z, and the weights $1 - g$ and $g$ add up to 1, so the combinations agree. Not after clipping, and not with rescaling.

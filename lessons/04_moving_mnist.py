@@ -20,7 +20,7 @@
 #
 # *Top: a real clip; the same one frozen, its frames shuffled, at half speed. Bottom: with other digits, with digits that change half-way, noise, backwards.*
 #
-# **Claim: a data set without captions gets them when we draw it ourselves. And a number about video is worth something only beside two others: what it says of real clips (the floor), and of clips spoiled on purpose (the controls).**
+# **Claim: a data set without captions has them once we generate it ourselves. And a number about video means something only beside two others: its value on real clips (the floor), and on clips spoiled on purpose (the controls).**
 #
 # Every later lesson is judged by these numbers.
 #
@@ -28,7 +28,7 @@
 # - handle a clip as a tensor B C T H W, and recognise two axes that were swapped by mistake;
 # - write Moving MNIST in forty lines, with the digits, places, velocities and captions that the published file does not have;
 # - read motion off an x-t slice;
-# - say what a kernel distance, a Fréchet distance and a reading of digits and tracks notice, what they miss, and how to find out before believing them;
+# - say what a kernel distance, a Fréchet distance and a reading of digits and tracks notice, what they miss, and how to check before you trust them;
 # - load your own GIFs and MP4s.
 #
 # | reading | exercises | machine: T4 (estimate) / two CPU cores |
@@ -37,7 +37,7 @@
 #
 # **The series:** [01 DDPM](01_ddpm_on_mnist.ipynb) → [02 schedules and fast samplers](02_fast_samplers.ipynb) → [03 guidance](03_guidance.ipynb) → **04 Moving MNIST (you are here)** → [05 the factorized 3D U-Net](05_factorized_unet.ipynb) →
 # [06 Video Diffusion Models](06_video_diffusion_models.ipynb) → [07 joint training](07_joint_training.ipynb) → [08 reconstruction guidance](08_reconstruction_guidance.ipynb) → [09 pseudo-3D layers](09_pseudo_3d_layers.ipynb) →
-# [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → [13 scaling up](13_scaling_up.ipynb). This lesson needs no diffusion. It goes on where
+# [10 Make-A-Video](10_make_a_video.ipynb) → [11 frame interpolation](11_frame_interpolation.ipynb) → [12 super-resolution](12_super_resolution.ipynb) → [13 scaling up](13_scaling_up.ipynb). This lesson needs no diffusion. It picks up where
 # [the kernel distance](01_ddpm_on_mnist.ipynb#9.-A-number,-with-a-floor-and-controls) of lesson 01 left off. Symbols: [glossary](glossary.md).
 
 # %% [markdown]
@@ -107,7 +107,7 @@ show.play(video, batch.captions, scale=4, path=outputs() / "04_real.gif")
 show.film_strip(video, batch.captions, every=2, title="the same four clips as film strips")
 
 # %% [markdown]
-# **A bug that raises no error** is to lose the order of axes. Layers for images want (B, C, H, W), so frames are folded into the batch and unfolded again. **Predict, then run:** folded as `(b t)`, unfolded as `(t b)`: no error, the shape is right. What do you see?
+# **A bug that raises no error** is to mix up the order of axes. Layers for images want (B, C, H, W), so frames are folded into the batch and unfolded again. **Predict, then run:** fold as `(b t)`, unfold as `(t b)`: no error, and the shape is right. What do you see?
 
 # %%
 folded = rearrange(video, "b c t h w -> (b t) c h w")
@@ -125,10 +125,10 @@ print("right equals the clip:", torch.equal(right, video), "  wrong equals the c
 # %% [markdown]
 # <details><summary>What you see</summary>Each row of the lower two runs through all four clips: every fourth frame of the first, then of the second, and so on. A network trained on `wrong` would have to learn digits that jump from clip to clip.</details>
 #
-# Names alone do not save you: the wrong line has names, too. So this series folds and unfolds with the same pattern in the same place, and [lesson 05](05_factorized_unet.ipynb) tests each layer: change one frame, and see which others move.
+# Named axes alone do not save you: the wrong line has them, too. So this series folds and unfolds with the same pattern in the same place, and [lesson 05](05_factorized_unet.ipynb) tests each layer: change one frame, and see which others move.
 #
 # ## 2. Making it: one digit, one path
-# Places live in the unit square: 0 is one wall, 1 the other; a frame is 64 pixels and a digit 28, so 36 pixels are free. Each frame a digit goes on by a tenth of that. First without walls:
+# Places lie in the unit square: 0 is one wall, 1 the other; a frame is 64 pixels and a digit 28, so 36 pixels are free. Each frame moves a digit by a tenth of that. First without walls:
 
 # %%
 def straight(start, angle, frames, speed=0.1):
@@ -142,7 +142,7 @@ print("places after 4, 8, 12 frames:", [[round(x, 2) for x in p] for p in straig
 
 
 # %% [markdown]
-# It leaves. The published rule: go on; **clamp** to a wall that was passed; **flip** that component of the velocity; then record.
+# It leaves the box. The published rule: take a step; **clamp** to any wall that was passed; **flip** that velocity component; then record.
 
 # %%
 def bouncing(start, angle, frames, speed=0.1):
@@ -168,7 +168,7 @@ ax.legend(fontsize=8);
 
 
 # %% [markdown]
-# Then paste the digit at each place (cut off to whole pixels), combine digits by the **maximum**, and average 2×2 pixels down to 32×32. Is ours what `utils` makes?
+# Then paste the digit at each place (rounded down to whole pixels), combine digits by the **maximum**, and average 2×2 pixels down to 32×32. Does ours equal `utils`'?
 
 # %%
 def paste(digit, places):
@@ -196,10 +196,10 @@ print("64 pixels equal:", torch.equal(our_frames, render(digits, places)))
 print("32 pixels equal:", bool((our_video - shrink(render(digits, places), 32)).abs().max() < 1e-6))
 
 # %% [markdown]
-# (`utils` pastes all frames of all clips at once. `python tests/benchmark_generator.py` prints how many clips a second that is on your machine, and which part of a training step.)
+# (`utils` pastes all frames of all clips at once. `python tests/benchmark_generator.py` prints how many clips a second your machine makes, and their share of a training step.)
 #
 # ## 3. Seen from above
-# An **x-t slice**: of every column keep the brightest pixel, so that height vanishes, and let time run downwards. **Predict before you look:** what does a digit that moves evenly draw? One that bounces? One that stands still? What would a clip of unrelated frames look like?
+# An **x-t slice**: keep the brightest pixel of every column, so that height vanishes, and let time run downwards. **Predict before you look:** what does a digit that moves steadily draw? One that bounces? One that stands still? What would a clip of unrelated frames look like?
 
 # %%
 shuffled = video[:1, :, torch.randperm(16, generator=generator(2))]
@@ -209,11 +209,11 @@ show.xt_slice(torch.cat([video[:3], shuffled]), names, title="x-t slices")
 # %% [markdown]
 # <details><summary>How to read it</summary>
 #
-# Even motion draws a straight band, as wide as the digit. The flatter it lies, the faster the digit goes sideways. A corner is a bounce off a side wall. A vertical band goes straight up or down, or stands still: from above the two look alike. Frames without order draw a ragged edge.
+# Steady motion draws a straight band, as wide as the digit. The flatter the band, the faster the digit goes sideways. A corner is a bounce off a side wall. A vertical band is a digit that goes straight up or down, or stands still: the two look alike from above. Shuffled frames draw a ragged edge.
 # </details>
 #
 # ## 4. The clock
-# Film the same path faster, keep every k-th frame, and you get the same clip with a larger step. The series has one **fine clock**: 30 frames a second, 2% of the free range a frame. Every fifth frame of it has the published speed, 10% a frame, at 6 frames a second. (Not quite the published clips: at a wall the clamp swallows the rest of a step, up to 2% of the free range on the fine clock, up to 10% in the published clips.)
+# Film a path at a high rate, keep every k-th frame, and you get the same path in larger steps. The series has one **fine clock**: 30 frames a second, 2% of the free range a frame. Keeping every fifth frame gives the published speed, 10% a frame, at 6 frames a second. (Not quite the published clips: at a wall the clamp swallows the rest of a step, up to 2% of the free range on the fine clock, up to 10% in the published clips.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -233,7 +233,7 @@ show.film_strip(both, ["30 a second", "6 a second"], every=2, title="sixteen fra
 # Lesson 11 trains a network to fill in the four frames between two of these: 16 keyframes become 15 × 5 + 1 = 76 frames.
 #
 # ## 5. Captions where the data had none
-# The published file is 10,000 clips and nothing else: no labels. We paste *labelled* digits along paths that we chose, so we know everything, and can write it down. A direction is one of eight words; which one is decided by the angle of the velocity that carries frame 0 to frame 1.
+# The published file is 10,000 clips and nothing else: no labels. We paste *labelled* digits along paths that we chose, so we know everything and can write it down. A direction is one of eight words, chosen by the angle of the velocity that carries frame 0 to frame 1.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -263,14 +263,14 @@ print("share of each direction:", " · ".join(f"{word} {c / counts.sum():.1%}" f
 assert 0.08 < at_wall.float().mean() < 0.16 and (counts / counts.sum() - 1 / 8).abs().max() < 0.025
 
 # %% [markdown]
-# The other way round, a caption can be turned into real clips that obey it. That is what a text-to-video model has to learn to do, and its clips will stand beside these:
+# Conversely, a caption can be turned into real clips that obey it. That is what a text-to-video model has to learn, and its clips will be compared with these:
 
 # %%
 asked = ["3 moving left and 7 moving up right"] * 4
 show.play((MovingMNIST("test", seed=7).from_captions(asked, index=0).video + 1) / 2, asked[:1], scale=4)
 
 # %% [markdown]
-# Digits for training, for choosing (validation) and for testing never meet: a model that has learnt its digits by heart cannot score with them.
+# Digits for training, for choosing (validation) and for testing do not overlap: a model that has memorised its digits cannot score with them.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -280,7 +280,7 @@ print("in common:", *[len(pixels[i] & pixels[j]) for i, j in ((0, 1), (0, 2), (1
 
 # %% [markdown]
 # ## 6. Play
-# Two digits, their directions, their speed: every setting is a real clip. (Needs a running kernel; below it is one setting as a static picture.)
+# Two digits, their directions, their speed: every setting gives a real clip. (Needs a running kernel; below is one setting as a static picture.)
 
 # %%
 show.moving_mnist_box()
@@ -290,7 +290,7 @@ clip = (MovingMNIST("test", seed=0).from_captions(asked[:1], index=0).video + 1)
 show.film_strip(clip, asked[:1])
 
 # %% [markdown]
-# **The published file**, if you want exactly what the field uses, comes through torchvision: 781 MiB from the University of Toronto. Without labels it can serve a model without captions.
+# **The published file**, if you want exactly what the field uses, downloads through torchvision: 781 MiB from the University of Toronto. It has no labels, so it serves models without captions.
 #
 # ```python
 # from utils.published import PublishedMovingMNIST
@@ -298,9 +298,9 @@ show.film_strip(clip, asked[:1])
 # published.sample(8).video     # (8, 1, 16, 32, 32): the first 16 of 20 frames, at 32 pixels
 # ```
 #
-# (torchvision's own `split="train"` and `"test"` cut each clip in time, its first ten frames and its last ten: for *prediction*, not a split of the clips.)
+# (torchvision's own `split="train"` and `"test"` cut each clip in time, into its first and last ten frames: for *prediction*, not a split of the clips.)
 #
-# **Your own clips.** A folder of GIF or MP4 files, any size, length and frame rate, grey or colour, with captions in a CSV. Here: two GIFs of our own, one that is too short, and a file that is no video:
+# **Your own clips.** A folder of GIF or MP4 files, any size, length and frame rate, grey or colour, with captions in a CSV. Here: two GIFs of our own, one too short, and a file that is not a video:
 
 # %%
 from utils.video_folder import VideoFolder
@@ -322,7 +322,7 @@ print(tuple(loaded.video.shape), sorted(set(loaded.captions)))
 show.film_strip((torch.stack([mine[0], mine[1]]) + 1) / 2, mine.texts, every=2, title="read back, at 32 pixels")
 
 # %% [markdown]
-# (The grey rim is the GIF player's: it frames every clip.)
+# (The GIF player frames every clip: hence the grey rim.)
 #
 # # What a good number is
 # ## 7. The obvious number, and why it fails
@@ -342,14 +342,14 @@ assert error["the mean of all clips"] < error["an all-black clip"] < error["anot
 # %% [markdown]
 # <details><summary>The order</summary>The fog first, then black, and the real clip last.</details>
 #
-# Pixels reward fog: there is no one right clip to be near to. What can be compared is *distributions*: do many generated clips, together, look like many real ones? For that each clip becomes a few numbers (features) that matter to the eye, and two clouds of features are compared.
+# Pixel error rewards fog: there is no one right clip to be close to. We can compare *distributions*: do many generated clips, together, look like many real ones? For this, each clip becomes a few numbers (features) that matter to the eye, and two clouds of features are compared.
 #
 # ## 8. Distances between clouds
-# The features here come from the **judge**: a small network, trained on real clips with labels to say which digits there are, where each is in each frame, how fast they move and where they set off to. It saw several speeds, and clips that were blurred, dimmed and made noisy, as generated clips are never perfectly clean. Then it was frozen.
-# Its last layer before the answers has 64 numbers a clip: its features. Two distances between clouds of features $x$ and $y$:
+# The features here come from the **judge**: a small network, trained on labelled real clips to say which digits there are, where each is in each frame, how fast they move and which way they set off. It saw several speeds, and clips that were blurred, dimmed and made noisy, as generated clips are never perfectly clean. Then it was frozen.
+# The last layer before its answers gives 64 numbers a clip: the features. Two distances between clouds of features $x$ and $y$:
 #
 # - **Fréchet distance**: fit a Gaussian to each, mean $\mu$ and covariance $\Sigma$: $|\mu_x-\mu_y|^2 + \mathrm{tr}\,(\Sigma_x + \Sigma_y - 2(\Sigma_x\Sigma_y)^{1/2})$. FID and FVD are this, in the features of other networks. (So ours is not FVD, and cannot be compared with a published one.)
-# - **Kernel distance**, lesson 01's: a kernel $k(a,b) = (a\cdot b/64+1)^3$ says how alike two clips are. If clips within each cloud are no more alike than clips across the two, the clouds are the same: $\overline{k(x,x')} + \overline{k(y,y')} - 2\,\overline{k(x,y)}$, each bar a mean over pairs. A clip paired with itself is left out: that would make "within" too large. This is what *unbiased* means: on average the distance of two real sets is 0, for any number of clips.
+# - **Kernel distance**, lesson 01's: a kernel $k(a,b) = (a\cdot b/64+1)^3$ says how alike two clips are. If clips within each cloud are no more alike than clips across the two, this kernel finds no difference between the clouds: $\overline{k(x,x')} + \overline{k(y,y')} - 2\,\overline{k(x,y)}$, each bar a mean over pairs. Pairs of a clip with itself are left out: they would make "within" too large. This is what *unbiased* means: on average the distance of two real sets is 0, for any number of clips.
 
 # %%
 def our_frechet(x, y):
@@ -374,7 +374,7 @@ print("Fréchet equals utils':", bool((our_frechet(x, y) - frechet_distance(x, y
 print("kernel equals utils': ", bool((our_kernel_distance(x, y) - kernel_distance(x, y)).abs() < 1e-9))
 
 # %% [markdown]
-# **Predict, then run:** both distances between two sets of *real* clips (the truth is 0) for more and more clips. Bars: the spread over independent sets. The two have different units, so each is divided by what it says of clips that stand still: 1 is "as far as frozen clips".
+# **Predict, then run:** both distances between two sets of *real* clips (the truth is 0) for more and more clips. Bars: the spread over independent sets. The two have different units, so each is divided by its value for clips that stand still: 1 is "as far as frozen clips".
 
 # %%
 most = {"smoke": 128}.get(BUDGET, 512)
@@ -410,7 +410,7 @@ print("kernel: 0 within four standard errors at n = 16:", bool(smallest.mean().a
 
 # %% [markdown]
 # The Fréchet distance of perfect clips is not 0 and depends on how many there are, so a bare value means nothing: two papers that report FVD, one from 256 samples and one from 2048, cannot be compared. The kernel distance is right on average at any $n$, and can be negative. That removes the bias, not the spread: with 16 clips its bars are wide, too, and only more clips narrow them.
-# So the tables below print the kernel distance, in brackets where 95% of the values fall when the clips are drawn again with replacement (bootstrap), and always a floor.
+# So the tables below print the kernel distance, with a 95% bootstrap interval in brackets (the clips are drawn again with replacement), and always a floor.
 #
 # **Now the controls.** Take real clips and spoil one thing each:
 
@@ -441,10 +441,10 @@ for name, reading in readings.items():
 
 
 # %% [markdown]
-# Which controls stand clear of the floor, and which one *should not*? Played backwards, bouncing is still bouncing; a distance that rose there would be measuring something else than we think. (Not quite: the clamp makes a short step before a wall and a full one after it. The judge does not mind.) With so few clips the mildest controls drown in the noise; section 9 has 2,048.
+# Which controls stand clear of the floor, and which one *should not*? Played backwards, bouncing is still bouncing; a distance that rose there would not measure what we think. (Not quite the same: the clamp makes a short step before a wall and a full one after it. The judge does not mind.) With so few clips the mildest controls drown in the noise; section 9 has 2,048.
 #
 # ## 9. Reading a clip
-# A distance says *that* something is wrong. A reading says *what*. The judge gives, for each of two digits, its name and its place in every frame; through the places we lay the best bouncing path (even motion between two mirrors), which gives speed and direction.
+# A distance says *that* something is wrong. A reading says *what*. For each of two digits, the judge gives its name and its place in every frame; to these places we fit the best bouncing path (steady motion between two mirrors), which gives speed and direction.
 
 # %%
 def draw_reading(axes, clips, reading, k, title):
@@ -468,17 +468,17 @@ figure.suptitle(f"what the judge reads; asked for: {held_out.captions[2]}\n"
                 "marks: its track (large: first frame), line: the best path", fontsize=10);
 
 # %% [markdown]
-# From such readings come numbers with a meaning:
+# Such readings give numbers with a meaning:
 #
 # | number | what it is |
 # |---|---|
 # | digits | share of clips whose two digits are the caption's |
-# | pairs | share of (digit, direction) pairs of the caption that are there: right digit, sets off within 45° (by chance, with the digits right: a quarter) |
+# | pairs | share of the caption's (digit, direction) pairs found in the clip: right digit, sets off within 45° (by chance, with the digits right: a quarter) |
 # | off the path | how far a digit is from its best bouncing path, in pixels: root mean square over frames, median over digits |
 # | speed | pixels a frame; the data's is 1.8, and a little less on the best path, as a digit stops at a wall for the rest of the frame |
-# | identity | share of a track's frames that look like the digit which they look like most often |
+# | identity | share of a track's frames that look like the track's most frequent digit |
 #
-# The reader errs too, so it is read off real clips first. **How well could anyone do?** A perfect tracker knows the true places (cut off to half a pixel, as they are drawn), and still has to infer the direction from them.
+# The reader errs too, so it reads real clips first. **How well could anyone do?** A perfect tracker knows the true places (rounded down to half a pixel, as drawn), and still has to infer the direction from them.
 
 # %%
 result = json.loads((ASSETS / "results" / "metrics.json").read_text())
@@ -518,14 +518,14 @@ print("half speed costs less than one pair in ten:", slow["pairs"] > 0.9 * floor
 print("a digit that changes: identity falls by a quarter or more:", changed["identity"] < 0.75 * floor["identity"])
 
 # %% [markdown]
-# Read the table column by column: **each number is blind to something.** Pairs hardly notice half speed. Off the path and identity find frozen clips *better* than real ones. The distance shouts at a wrong mix of digits, which an eye would never notice in one clip, and only murmurs when a digit turns into another half-way, which an eye sees at once, and identity too.
-# (Published FVD has the same weakness: it weighs what is shown more than how it moves; Ge et al. 2024, in the readings.) Shuffled frames get half of the pairs, twice as many as by chance: the line along which a digit moves is still there, only which way along it is lost. Only the whole row shows what is wrong. And most of what real clips are off the path is in the data, not in the reader: compare the perfect tracker's.
+# Read the table column by column: **each number is blind to something.** Pairs hardly notice half speed. Off the path and identity find frozen clips *better* than real ones. The distance shouts at a wrong mix of digits, which an eye would never notice in one clip, and only murmurs when a digit turns into another half-way, which the eye sees at once, and so does identity.
+# (Published FVD has the same weakness: it weighs what is shown more than how it moves; Ge et al. 2024, in the readings.) Shuffled frames get half of the pairs right, twice as many as by chance: the line along which a digit moves is still there; only which way it goes is lost. Only the whole row shows what is wrong. And real clips are off the path mostly because of the data, not the reader: compare the perfect tracker.
 #
 # ## 10. A second opinion
-# A network judges networks: what if it errs in the way that they do? So there is a second reader, the **tracker**, **without any network**:
+# A network judges networks: what if it errs as they do? So there is a second reader, the **tracker**, **without any network**:
 #
 # 1. Templates (means of training digits) are matched against every place of every frame.
-# 2. The two best are linked over time so that motion is even and digits stay what they are (the Viterbi algorithm: the cheapest of all ways to link, found frame by frame).
+# 2. The two best matches are linked over time so that motion is steady and digits stay the same (the Viterbi algorithm: the cheapest of all ways to link, found frame by frame).
 # 3. Each digit's picture is cut out along its track: a low quantile over the frames, as the other digit only ever adds light.
 # 4. It is named by its nearest neighbours among 55,000 training digits.
 #
@@ -565,9 +565,9 @@ figure.suptitle("digits cut out of two clips by the tracker", fontsize=10);
 
 
 # %% [markdown]
-# Two readers that work in different ways and agree on real clips: that is what makes either believable. Damage does not cost them alike: blur, which the judge saw in training, costs it little; the tracker needs sharp digits, and blur takes them. The strips, which the judge never saw, cost both readers something. (Which of them more, so few clips cannot say: a few in a hundred are chance.) On noise both still name two digits; **neither can answer "no digit"**, and that they disagree is the only sign. Where they part on a model's clips, look at the clips.
+# Two readers that work in different ways agree on real clips: that is what makes both believable. Damage does not cost them the same: blur, which the judge saw in training, costs it little; the tracker needs sharp digits, and blur removes them. The strips, which the judge never saw, cost both readers something. (So few clips cannot say which of them more: a few in a hundred are chance.) On noise both still name two digits; **neither can answer "no digit"**, and their disagreement is the only sign. Where they disagree on a model's clips, look at the clips.
 #
-# The pictures serve once more: is a generated digit a *copy* of a training digit? Its distance to the nearest training digit is compared with that of held-out digits: nearer half the time is as it should be, nearer nearly always would be memory. `python -m utils.evaluate` writes it as `tracker_memorised`.
+# The pictures have a second use: is a generated digit a *copy* of a training digit? Its distance to the nearest training digit is compared with that of held-out digits: nearer half the time is as it should be, nearer almost always would mean memorising. `python -m utils.evaluate` writes it as `tracker_memorised`.
 #
 # ## 11. Break a video yourself
 # **Predict which numbers notice, then run; then write your own.** The cell compares a real set with what `spoil` makes of it.
@@ -587,11 +587,11 @@ for name, reading in {"real": readings[FLOOR], "yours": read(spoilt)}.items():
 show.film_strip(spoilt[:2], ["yours"] * 2, every=2, title="what `spoil` makes of two real clips")
 
 # %% [markdown]
-# Pairs, speed and path notice. The distance hardly does with so few clips (look at the interval), and identity finds such clips *better* than real ones. Why do pairs fall, although every digit sets off as it should? Because the direction is read off the best *even* path through all sixteen frames, and a digit that stops half-way has none.
+# Pairs, speed and path notice. The distance hardly does with so few clips (look at the interval), and identity rates such clips *better* than real ones. Why do pairs fall, although every digit sets off as it should? Because the direction is read off the best *steady* path through all sixteen frames, and a digit that stops half-way has none.
 #
 # Ideas: shift every frame by a pixel at random; upside down; blur; a checkerboard in the corner; time running backwards from frame 8; a grey or a flickering background; half the light. Can you find damage that an eye sees at once and no number notices?
 #
-# <details><summary>One answer</summary>Light: half of it, or a grey background, costs these numbers little or nothing (next cell). The judge was trained to overlook faint light. A number sees what its maker thought of.</details>
+# <details><summary>One answer</summary>Light: halving it, or a grey background, costs these numbers little or nothing (next cell). The judge was trained to overlook faint light. A number sees what its maker thought of.</details>
 
 # %%
 for name, clips in {"half the light": 0.5 * shown[FLOOR], "grey background": shown[FLOOR].clamp(min=0.3)}.items():
@@ -626,10 +626,10 @@ for name in (FLOOR, "vdm-text"):
 
 
 # %% [markdown]
-# The last two rows read clips once more, with the tracker: compare the model's with those of real clips, which the same reader read. Where the two readers part, two causes are likely. *Digits*: the tracker needs sharp ones (section 10), so it is the stricter reader. *Off the path*: the judge looks for the digit that it named,
+# The last two rows were read by the tracker: compare the model's with that of real clips, by the same reader. Where the two readers disagree, two causes are likely. *Digits*: the tracker needs sharp ones (section 10), so it is the stricter reader. *Off the path*: the judge looks for the digit that it named,
 # and where that digit turns into another, its track jumps; the tracker follows a shape, whatever it is called. When readers disagree, that is a finding too.
 #
-# Say in one sentence what is good and what is bad about this model, from the numbers alone. Then [look at its clips](06_video_diffusion_models.ipynb#1.-Load,-type,-watch), and compare your sentence with the goals that lesson 06 set before training. Any set of clips, yours or a rival's, goes through the same mill:
+# Say in one sentence what is good and what is bad about this model, from the numbers alone. Then [look at its clips](06_video_diffusion_models.ipynb#1.-Load,-type,-watch), and compare your sentence with the goals that lesson 06 set before training. Any set of clips, yours or a rival's, is measured the same way:
 #
 # ```bash
 # python -m utils.evaluate clips.npz     # arrays: videos (N, 1, T, 32, 32), captions (optional)
@@ -641,7 +641,7 @@ for name in (FLOOR, "vdm-text"):
 # |---|---|---|
 # | Srivastava et al. (1502.04681): 64×64, two digits of 28 pixels, 20 frames | 32×32 by averaging, 16 frames | what a T4 can train live |
 # | one fixed file of 10,000 test clips, no labels | clips made on the fly, with labels, paths and captions | endless data; the captions are the point |
-# | digits from MNIST's training set for training | the same, and splits that share no digit | so that memory cannot score |
+# | digits from MNIST's training set for training | the same, and splits that share no digit | so that memorising scores nothing |
 # | FVD (1812.01717): Fréchet distance in the features of a network trained on human actions | kernel distance and Fréchet distance in the features of a network trained on these digits and their motion | features that know what matters here, no download, and a number without bias; never to be compared with FVD |
 # | KID (1801.01401): cubic polynomial kernel | the same, in our features | |
 # | precision and recall (1904.06991) | the same, in our features, with 5 neighbours | it is shown here for its weakness |
@@ -651,7 +651,7 @@ for name in (FLOOR, "vdm-text"):
 # Each has a stub that runs as it is, and folded below it a check, a hint and a solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
 # ### Exercise 1 · From word to velocity (difficulty ●○○, importance ●●○, 5 minutes)
-# Section 5 went from velocities to words. Go back: the number of a direction word (0 right, 1 up right, 2 up, and so on, counter-clockwise) to a velocity of length 1 as (down, right). Mind which way rows run.
+# Section 5 went from velocities to words. Go back, from the number of a direction word (0 right, 1 up right, 2 up, and so on, counter-clockwise) to a velocity of length 1 as (down, right). Mind which way rows run.
 
 # %%
 def velocity_of(word):
@@ -680,7 +680,7 @@ velocity_of = check("exercise 1", velocity_of, reference_velocity_of, (torch.ara
 # </details>
 #
 # ### Exercise 2 · The mirror (difficulty ●●○, importance ●●○, 10 minutes)
-# The best bouncing path needs even motion between two mirrors at 0 and 1, without a loop: where is a point after k frames if it starts at p with velocity v? Let it run straight on, as if there were no mirrors, then fold the line: places from 0 to 1 stay, places from 1 to 2 are seen in the mirror (1.3 at 0.7), and so on with period 2.
+# The best bouncing path needs steady motion between two mirrors at 0 and 1, without a loop: where is a point after k frames if it starts at p with velocity v? Let it run straight on, as if there were no mirrors, then fold the line: places from 0 to 1 stay, places from 1 to 2 are seen in the mirror (1.3 at 0.7), and so on with period 2.
 
 # %%
 def mirrored(p, v, frames):
@@ -700,7 +700,7 @@ mirrored = check("exercise 2", mirrored, reference_mirrored, *cases)
 
 
 # %% [markdown]
-# <details><summary>Hint</summary>`% 2` brings p + v k into [0, 2), also for negative numbers. What lies beyond 1 is seen in the mirror, at 2 minus it.</details>
+# <details><summary>Hint</summary>`% 2` brings p + v k into [0, 2), also for negative numbers. A place beyond 1 is seen in the mirror, at 2 minus it.</details>
 # <details><summary>Solution</summary>
 #
 # ```python
@@ -749,7 +749,7 @@ many = json.loads((ASSETS / "results" / "metrics.json").read_text())
 print(f"noise with n = {many['n']}: precision {many['rows']['control: noise']['precision']:.0%}")
 
 # %% [markdown]
-# Look at noise. Real clips come in 55 heaps, one for each pair of digits; with 192 clips or fewer a heap holds fewer than six, so a clip's fifth neighbour shows other digits, its reach spans the gaps between heaps, and what lies in a gap counts as real. Recall, the same with sides exchanged, tells the truth, and so does precision with thousands of clips (last line). A number is known by its controls, not by its name.
+# Look at noise. Real clips form 55 clusters, one for each pair of digits; with 192 clips or fewer a cluster holds fewer than six on average, so a clip's fifth neighbour mostly shows other digits, its reach spans the gaps between clusters, and what lies in a gap counts as real. Recall, the same with the sets swapped, tells the truth, and so does precision with thousands of clips (last line). Judge a number by its controls, not by its name.
 #
 # ## 15. Quiz
 # 1. Two papers report a Fréchet distance, one from 500 clips, one from 5,000. Which will look better, all else equal?
@@ -764,12 +764,12 @@ print(f"noise with n = {many['n']}: precision {many['rows']['control: noise']['p
 # 2. No. It is at the floor: for two real sets the distance is 0 on average, so about half the time, or a little more often, it is below. Look at the interval.
 # 3. That its digits are at least as *legible* as real ones. Perhaps it draws only the legible ones; look at variety (lesson 03), recall, and how evenly the ten digits occur.
 # 4. Otherwise one could, without meaning to, choose the judge that likes the model; and numbers made with two judges cannot be compared.
-# 5. No. The distance knows nothing of captions. The caption speaks of the first frame; played backwards a digit sets off against its last velocity. If walls have turned it round by then, that is its first direction again: hence more pairs than by chance.
+# 5. No. The distance knows nothing of captions. The caption describes the first frame; played backwards, a digit sets off against its last velocity. If walls have turned it round by then, that is its first direction again: hence more pairs than by chance.
 # </details>
 #
 # ## What was shown, and what was not
 # Shown: a clip as a tensor; the data made from scratch, equal to the library's; captions for data that had none; a distance whose floor depends on n and one whose floor does not; which control each number notices, and which it misses; a second reader that agrees.
-# Not shown: that these numbers agree with people's eyes; that they work on other data (they do not: judge and tracker know two digits and nothing else). How they are used on a model in training comes in lesson 06.
+# Not shown: that these numbers agree with people's eyes; that they work on other data (they do not: judge and tracker know two digits and nothing else). Lesson 06 uses them on a model in training.
 #
 # ## Readings
 # - Srivastava, Mansimov, Salakhutdinov, *Unsupervised Learning of Video Representations using LSTMs*, 2015 (arXiv 1502.04681): section 3 introduces the moving digits.

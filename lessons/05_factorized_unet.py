@@ -18,9 +18,9 @@
 #
 # ![One pixel of one frame is changed, and the places where the output changes light up, frame after frame, in four networks](../assets/figures/05_who_sees_whom.gif)
 #
-# *One pixel of frame 8 (of 0 to 15) is changed. Light: the output changes there. Left to right: frame by frame; three 3D convolutions; convolutions and attention over time; the same with one line wrong.*
+# *One pixel of frame 8 (of 0 to 15) is changed. Bright: the output changes. Left to right: frame by frame; three 3D convolutions; convolutions and attention over time; the same with one line wrong.*
 #
-# **Claim: a U-Net for images becomes one for video by one more kind of layer, attention over time. Then every frame sees every other at once, and their order counts. A block costs a third of one in full 3D at 16 frames, and less for longer clips.**
+# **Claim: a U-Net for images becomes one for video by adding one kind of layer, attention over time. Then every frame sees every other at once, and their order matters. At 16 frames a block costs a third of one in full 3D, and less for longer clips.**
 #
 # Each part of the claim is shown here by a measurement or a probe. The probes fit any video network: one of them finds a mistake in published code.
 #
@@ -28,7 +28,7 @@
 # - write temporal attention with relative positions, and tell by probes whether it is right;
 # - build the block of *Video Diffusion Models* (Ho et al. 2022, section 3), equal to the one in `utils` on the same weights;
 # - say what full 3D costs and what the factorized form saves (FLOPs and seconds) and what it does not (memory);
-# - test any video network: which frames reach which, and does their order count;
+# - test any video network: which frames reach which, and does their order matter;
 # - measure what a frame's neighbours are worth to a trained network.
 #
 # | reading | exercises | machine: T4 (estimate) / two CPU cores |
@@ -102,7 +102,7 @@ F64 = torch.float64                                         # probes run in doub
 # | clip | `b c t h w` = (1, 1, 8, 16, 16) |
 # | what the network works on | `(b t) c h w` = (8, 1, 16, 16) |
 #
-# What is wrong with that can be seen without any training, by a **probe**: change one frame of the input; which frames of the output change? The weights are random on purpose: a fresh U-Net ends in a layer of zeros, so nothing would move and a leak would stay hidden. For the same reason the probe insists that the output varies. (The network is also told how much noise there is, as log-SNR $\lambda = \log \alpha^2/\sigma^2$: −6 is nearly pure noise, 4 nearly clean; lesson 02.)
+# A **probe** shows what is wrong with that, without any training: change one frame of the input; which frames of the output change? The weights are random on purpose: a fresh U-Net ends in a layer of zeros, so nothing would move and a leak would stay hidden. For the same reason the probe insists that the output varies. (The network is also told how much noise there is, as log-SNR $\lambda = \log \alpha^2/\sigma^2$: −6 is nearly pure noise, 4 nearly clean; lesson 02.)
 
 # %%
 def who_moves(network, frame=3, frames=8, size=16):
@@ -128,7 +128,7 @@ print("frame by frame, changing frame 3 moves:", who_moves(lambda z: image_net(z
 
 
 # %% [markdown]
-# A frame sees itself alone. Such a network makes sixteen good pictures that have nothing to do with each other. Frames must talk.
+# A frame sees only itself. Such a network makes sixteen good pictures that have nothing to do with each other. Frames must talk.
 #
 # ## 2. The obvious way: everything in 3D
 # Make each 3×3 convolution a 3×3×3 one. **Predict, then run:** after one, two and three such layers, how far does a change travel?
@@ -153,10 +153,10 @@ for layers in (1, 2, 3):
     print(f"{layers} layers of 3D convolution, changing frame 3 moves:", who_moves(stack))
 
 # %% [markdown]
-# One frame further with each layer: a block of two reaches two frames to each side, only the whole depth of a network reaches all, and each layer costs three times as much. Attention reaches everything in one layer; over all places of all frames, though, it compares $(T\,H\,W)^2$ pairs.
+# Each layer reaches one frame further: a block of two reaches two frames to each side, only the whole depth of a network reaches all, and each layer costs three times as much. Attention reaches everything in one layer, but over all places of all frames it compares $(T\,H\,W)^2$ pairs.
 #
 # ## 3. The price, counted
-# *Video Diffusion Models* handles space and time in separate layers, it **factorizes** the block: convolutions and attention within a frame, then attention along time at each place by itself.
+# *Video Diffusion Models* handles space and time in separate layers. It **factorizes** the block: convolutions and attention within a frame, then attention over time at each place separately.
 #
 # | | pairs that attention compares | for 16 frames of 8×8 |
 # |---|---|---|
@@ -257,9 +257,9 @@ axes[0].legend();
 
 
 # %% [markdown]
-# A third of the FLOPs at 16 frames, and the gap widens with the clip: pairs of *all* places grow with $T^2$. **Memory is not saved:** two attention layers keep two sets of tokens, and the fused attention kernel (`F.scaled_dot_product_attention`) that the full block uses never stores its pairs. (Without such a kernel, a million pairs would be kept for every head.)
+# A third of the FLOPs at 16 frames, and the gap widens for longer clips: pairs of *all* places grow with $T^2$. **Memory is not saved:** two attention layers keep two sets of tokens, and the fused attention kernel (`F.scaled_dot_product_attention`) that the full block uses never stores its pairs. (Without such a kernel, a million pairs would be kept for every head.)
 #
-# What does factorizing give up? A place of frame 3 cannot look straight at *another* place of frame 8. It gets there in two hops: over space to that place in frame 3, then over time. A probe of the two layers, without normalisation:
+# What does factorizing give up? A place of frame 3 cannot look directly at *another* place of frame 8. It takes two hops: over space to that place in frame 3, then over time. A probe of the two layers, without normalisation:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -281,7 +281,7 @@ print("over space:", hears([space]), "  over time:", hears([lambda x: along_time
 
 
 # %% [markdown]
-# The two need each other for another reason, too: at 8×8 one place covers 4×4 pixels, and a *stroke* that moves 1.8 pixels a frame has left it after three frames. What was at this place is elsewhere by then; convolutions and attention over space must bring it back into reach.
+# The two layers need each other for another reason, too: at 8×8 one place covers 4×4 pixels, and a *stroke* that moves 1.8 pixels a frame has left that place after three or four frames. By then it is elsewhere; convolutions and attention over space must bring it back into reach.
 #
 # ## 4. Attention over time, and two ways to get it wrong
 # Space becomes batch, frames become the sequence. The whole trick is one `rearrange`, and the first mistake is made there:
@@ -339,7 +339,7 @@ class ReshapedTwice(Reshaped):
 
 
 # %% [markdown]
-# **Probe 1:** set the weights so that attention *copies* each frame's own value (queries and keys zero, value = input, a mask by which each frame sees itself alone). A change of frame 3 must come out in frame 3 only. **Probe 2:** random weights, no normalisation; change *one place* of frame 3: all frames may move, but at that place only. **Predict:** which probe catches which mistake?
+# **Probe 1:** set the weights so that attention *copies* each frame's own value (queries and keys zero, value = input, a mask that lets each frame see only itself). A change in frame 3 must come out in frame 3 only. **Probe 2:** random weights, no normalisation; change *one place* of frame 3: all frames may move, but at that place only. **Predict:** which probe catches which mistake?
 
 # %%
 def copies_frames(layer, channels=32, t=5):
@@ -377,9 +377,9 @@ for kind in (TimeAttention, Reshaped, ReshapedTwice):
 
 
 # %% [markdown]
-# The copy test misses the mistake that is made twice, because copying undoes it; the second probe sees both. No single probe is enough: test *when* and *where*.
+# The copy test misses the mistake made twice, because in a copy the two cancel; the second probe sees both. No single probe is enough: test *when* and *where*.
 #
-# **The second mistake** leaves out $1/\sqrt d$. For queries and keys of $d$ independent numbers with variance 1, $q \cdot k$ has variance $d$: the wider the head the larger the logits, and softmax picks one frame and ignores the rest, early in training. How many of 16 frames does it effectively mix? (The exponential of its entropy: 16 if all weigh the same, 1 if one takes all.)
+# **The second mistake** is to omit $1/\sqrt d$. For queries and keys of $d$ independent numbers with variance 1, $q \cdot k$ has variance $d$: the wider the head, the larger the logits, and early in training softmax picks one frame and ignores the rest. How many of 16 frames does it effectively mix? (The exponential of its entropy: 16 if all weigh the same, 1 if one takes all.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -411,11 +411,11 @@ print("no positions: does order matter?", order_matters(randomize(TimeAttention(
 
 
 # %% [markdown]
-# The same frames, shuffled (the layer is *permutation-equivariant*): to it a clip is a *bag* of frames, and it cannot tell forwards from backwards from shuffled. The paper adds **relative positions** (Shaw et al. 2018): one learnt vector for each distance $j - i$, added to keys and to values.
+# The same outputs, shuffled (the layer is *permutation-equivariant*): it sees a clip as a *bag* of frames, and cannot tell forwards, backwards and shuffled apart. The paper adds **relative positions** (Shaw et al. 2018): one learnt vector for each distance $j - i$, added to keys and to values.
 #
 # $$\text{logit}_{ij} = \frac{q_i \cdot (k_j + a^K_{j-i})}{\sqrt d}, \qquad p_{ij} = \operatorname{softmax}_j \text{logit}_{ij}, \qquad \text{out}_i = \sum_j p_{ij}\,(v_j + a^V_{j-i})$$
 #
-# The first lets frame $i$ look *where* it wants ("the frame before me"), the second lets it know *from where* an answer comes. Relative, not absolute: a pattern learnt at frame 3 holds at frame 9, and a longer clip than those in training can be *run*, though not necessarily well. Distances beyond `max_distance` share the last vector. (The second sum needs the weights $p_{ij}$ themselves, which a fused kernel never shows: so these layers compute them openly.)
+# The first vector lets frame $i$ choose *where* to look ("the frame before me"), the second tells it *from where* an answer comes. As positions are relative, not absolute, a pattern learnt at frame 3 holds at frame 9, and clips longer than in training can be *run*, though not necessarily well. Distances beyond `max_distance` share the last vector. (The last sum needs the weights $p_{ij}$ themselves, which a fused kernel never exposes: so these layers compute them explicitly.)
 
 # %%
 def distance_rows(t, max_distance):
@@ -458,7 +458,7 @@ print("places reached by a change of one:", reached(OurTemporalAttention(32, 16,
 print("a second clip in the batch changes nothing:", bool((ours(x, 8)[8:] - ours(x[8:], 8)).abs().max() < 1e-12))
 
 # %% [markdown]
-# **What did a trained network make of it?** Take `vdm-text`, the captioned model of lesson 06 (`model.encode` turns captions into its condition). Its temporal attention layers run from 8×8 down to 4×4 and back. For four real clips with some noise: how much does a frame take from frames at each distance, averaged over places and frames? **Predict:** which look far, the fine levels or the coarse ones?
+# **What did a trained network make of it?** Take `vdm-text`, the captioned model of lesson 06 (`model.encode` turns captions into its condition). Its temporal attention layers run from 8×8 down to 4×4 and back. For four real clips with some noise: how much does a frame take from frames at each distance, averaged over places and frames? **Predict:** which levels look far, the fine or the coarse ones?
 
 # %%
 model = load_pretrained("vdm-text", device=DEVICE)
@@ -508,12 +508,12 @@ for where, p in zip(WHERE, seen):
 print(f"             all frames alike would be {float(apart.float().mean()):.1f}")
 
 # %% [markdown]
-# Distances up to 8 are drawn; dotted is "all frames alike". A peak at 0 looks at the frame itself, one beside it at a neighbour, a flat line gathers the whole clip. The lines are averages over places, so where and when a head looks may still differ.
+# Distances up to 8 are drawn; the dotted line is "all frames alike". A peak at 0 is the frame itself, one beside it a neighbour; a flat line gathers the whole clip. The lines are averages over places, so where and when a head looks may still differ.
 #
-# The 8×8 layers look nearest, and the middle of the network furthest, some of its heads as far as frames that all weigh the same. But it is not the resolution alone: on the way up, the layer at 4×4 looks near again.
+# The 8×8 layers look nearest, and the middle of the network furthest, some of its heads as far as if all frames weighed the same. But resolution is not everything: on the way up, the layer at 4×4 looks near again.
 #
 # ## 6. The block
-# *Residual block → attention over space → attention over time*; noise level and caption are **added** inside the residual block. The 1×3×3 convolution is not a 3D convolution at all: folded, it is a 2D one, so every layer for images serves for clips. Equal? And which is faster on your machine?
+# *Residual block → attention over space → attention over time*; noise level and caption are **added** inside the residual block. The 1×3×3 convolution is not a 3D convolution at all: folded, it is a 2D one, so every image layer works on clips. Are the two equal? And which is faster on your machine?
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -530,7 +530,7 @@ print(f"1x3x3: {1000 * seconds(three, torch.randn(4, 64, 16, 16, 16, device=DEVI
 
 
 # %% [markdown]
-# On a CPU either may win, by little. On a GPU in half precision 3D convolutions often fall back to slower kernels, so the course folds; what counts here is that both do the same.
+# On a CPU either may win narrowly. On a GPU in half precision 3D convolutions often fall back to slower kernels, so this series folds; what matters is that both do the same.
 
 # %%
 class OurBlock(nn.Module):
@@ -558,7 +558,7 @@ print("every parameter is used:", all(bool(p.grad.abs().max() > 0) for p in bloc
 
 # %% [markdown]
 # ## 7. The U-Net
-# Put the block where lesson 01 had residual block and attention, and you have the paper's design, small (section 12 lists the differences). Halving and doubling act on height and width, never on time; on the way up each block also gets what the block of its level put out on the way down. The network of this series, as it is:
+# Put the block where lesson 01 had residual block and attention, and you have a small version of the paper's design (section 12 lists the differences). Halving and doubling act on height and width, never on time; on the way up each block also gets the output of its level's block on the way down. This series' network:
 
 # %%
 video_recipe = recipe("vdm")
@@ -591,7 +591,7 @@ with torch.no_grad():
 # %% [markdown]
 # That is the bridge to lesson 09, where a trained image model becomes a video model.
 #
-# **Probe the whole.** Who moves, in the network with and without time; and the reverse question, by autograd: which frames of the input does frame 3 of the output depend on?
+# **Probe the whole.** Which frames move, with and without time layers? And the reverse question, by autograd: which frames of the input does frame 3 of the output depend on?
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -626,7 +626,7 @@ print("one set of weights, clips of", *lengths, "frames")
 
 
 # %% [markdown]
-# **Where, not only when.** The picture at the top of this lesson: one pixel of frame 8 (of 0 to 15) is changed, and the output's change is drawn on a logarithmic scale: white is the largest, black a millionth of it or nothing. **Predict:** which frames light up, and where in them?
+# **Where, not only when.** The picture at the top of this lesson: one pixel of frame 8 (of 0 to 15) is changed, and the output's change is drawn on a logarithmic scale: white is the largest, black a millionth of that or less. **Predict:** which frames light up, and where in them?
 
 # %%
 def change_map(network, t=16, size=32):
@@ -679,10 +679,10 @@ for name, picture in zip(names, maps):
 
 # %% [markdown]
 # Attention over time reaches *all* frames at once. As this network has no attention over space, the change stays mostly around its own place: that is what factorized means. (The faint grey elsewhere is group norm, whose statistics run over the places of a frame.)
-# The wrong line cannot be found by counting frames, nor in a shape or an error. Its map gives it away: a stripe across the picture.
+# Counting frames does not find the wrong line, nor does a shape or an error. Its map gives it away: a stripe across the picture.
 #
 # ## 8. What are neighbours worth?
-# Now the trained network. The same noisy test frames are denoised in pieces: 16 clips of one frame, 8 of two, ..., one of 16. Printed is the loss that this network was trained on (lesson 02: it predicts $v = \alpha\epsilon - \sigma x$). Its size depends on the noise level, so compare along a row. (Clips of 16 frames and single images were in training, lesson 07 says why; clips of 2 to 8 frames were not.) **Predict:** at which noise do neighbours help most?
+# Now the trained network. The same noisy test frames are denoised in pieces: 16 clips of one frame, 8 of two, ..., one of 16. We print the loss that this network was trained on (lesson 02: it predicts $v = \alpha\epsilon - \sigma x$). Its size depends on the noise level, so compare along a row. (Clips of 16 frames and single images were in training, lesson 07 says why; clips of 2 to 8 frames were not.) **Predict:** at which noise level do neighbours help most?
 
 # %%
 N = {"smoke": 8}.get(BUDGET, 32)
@@ -717,9 +717,9 @@ print("sixteen frames leave less than 0.8 of the error of one:", left[-3.0] < 0.
 print("and help less at the ends, -6 and 4:", min(left[-6.0], left[4.0]) > left[-3.0])
 
 # %% [markdown]
-# Neighbours help most in the middle. (Pieces of two or four frames can do *worse* than a single one: the network was trained on sixteen and on one, never on these.) Under very strong noise even sixteen frames show little, and when hardly any noise is left one frame is nearly enough. The schedule of this series spends more of its training where they help ([lesson 06, section 4](06_video_diffusion_models.ipynb#4.-v-prediction-and-the-noise-schedule)).
+# Neighbours help most in the middle. (Pieces of two or four frames can do *worse* than single frames: the network was trained on sixteen and on one, never on these.) Under very strong noise even sixteen frames show little, and when hardly any noise is left one frame is nearly enough. The schedule of this series spends more of its training where neighbours help ([lesson 06, section 4](06_video_diffusion_models.ipynb#4.-v-prediction-and-the-noise-schedule)).
 #
-# **Break it.** The same frames, the same noise, in another order; and backwards. **Predict** both before you run:
+# **Break it.** The same frames and the same noise, shuffled; and backwards. **Predict** both before you run:
 
 # %%
 shuffle = torch.randperm(16, generator=generator(12))
@@ -740,12 +740,12 @@ print("backwards is as good as forwards, within 3%:", all(abs(b / a - 1) < 0.03 
 # %% [markdown]
 # <details><summary>Why backwards does no harm</summary>
 #
-# A bouncing digit filmed backwards is a bouncing digit ([lesson 04](04_moving_mnist.ipynb) uses backwards clips as the control that should pass), and these captions name digits only; words for directions would break the tie. So this test shows that the network uses which frames are *near*, not that it uses which came first. Shuffled frames
-# break what does hold in this world: a digit is near where it was. A network that counts on it is misled: wrong neighbours can be worse than none, most of all where the noise leaves a single frame half readable.
+# A bouncing digit filmed backwards is a bouncing digit ([lesson 04](04_moving_mnist.ipynb) uses backwards clips as the control that should pass), and these captions name digits only; words for directions would tell the two apart. So this test shows that the network uses which frames are *near*, not which came first. Shuffled frames
+# break a rule that does hold here: a digit is near where it just was. A network that relies on it is misled: wrong neighbours can be worse than none, most of all where the noise leaves a single frame half readable.
 # </details>
 #
 # ## 9. Play
-# Choose a frame, a place and a noise level; the trained network is given a noisy clip with a patch around that place brightened, and you see where its prediction of the clean clip changes (the square root of it, so that small changes show). (Below is one setting as a static picture.)
+# Choose a frame, a place and a noise level; the trained network is given a noisy clip with a patch around that place brightened, and you see where its prediction of the clean clip changes (as a square root, so that small changes show). (Below is one setting as a static picture.)
 
 # %%
 frame = 6  #@param {type:"slider", min:0, max:15, step:1}
@@ -770,7 +770,7 @@ show.film_strip(torch.cat([(video[:1] + 1) / 2, (change / change.amax()).sqrt()]
                 title=f"a patch of frame {frame} brightened, log-SNR {level:g}", xlabel="frame 0 to 15")
 
 # %% [markdown]
-# **Predict, then run:** of all that moves, what share is in the touched frame itself, from weak noise to strong?
+# **Predict, then run:** what share of the change is in the touched frame itself, from weak noise to strong?
 
 # %%
 for at in (4, 2, 0, -2, -4, -6):
@@ -779,7 +779,7 @@ for at in (4, 2, 0, -2, -4, -6):
           f"the largest anywhere is {change.amax():.2f}")
 
 # %% [markdown]
-# With little noise a frame speaks for itself. The more noise there is, the less one frame decides, and what it says is spread over the clip: all frames alike would be 1/16, or 6%.
+# With little noise a frame speaks for itself. The more noise there is, the less one frame decides, and its effect is spread over the clip: an equal share would be 1/16, or 6%.
 
 # %% [markdown]
 # ## 10. The whole network's price
@@ -794,7 +794,7 @@ for what, a, b in (("parameters", with_time.parameters, without.parameters), ("F
     print(f"attention over time adds {a / b - 1:.0%} to the {what}")
 
 # %% [markdown]
-# And beside public networks for the same clips, measured in one run on one machine, taking turns (`python tests/benchmark_networks.py`). These are factorized or pseudo-3D, too: what differs is mostly width, and at which levels they attend. Ours is sized for a free GPU.
+# Now compare public networks for the same clips, measured in one run on one machine, taking turns (`python tests/benchmark_networks.py`). They are factorized or pseudo-3D, too: they differ mostly in width, and in the levels that attend. Ours is sized for a free GPU.
 
 # %%
 speed = json.loads((ASSETS / "results" / "network-speed.json").read_text())
@@ -808,7 +808,7 @@ for name, r in speed["rows"].items():
 
 # %% [markdown]
 # ## 11. Train it
-# The recipe `vdm`: no captions; the network of section 7; behind each clip eight single images, which it cannot see ([lesson 07](07_joint_training.ipynb) says why); v-prediction and the cosine schedule of lesson 02, its middle moved towards strong noise ([lesson 06, section 4](06_video_diffusion_models.ipynb#4.-v-prediction-and-the-noise-schedule)). Grey is the range of an earlier run of this length. If the session breaks off, run the cell again: it goes on from its last checkpoint, at most half a minute back.
+# The recipe `vdm`: no captions; the network of section 7; behind each clip eight single images that the clip cannot see ([lesson 07](07_joint_training.ipynb) says why); v-prediction and the cosine schedule of lesson 02, its middle moved towards strong noise ([lesson 06, section 4](06_video_diffusion_models.ipynb#4.-v-prediction-and-the-noise-schedule)). The grey band is the range of an earlier run of this length. If the session stops, run the cell again: it resumes from its last checkpoint, at most half a minute old.
 
 # %%
 trainer = Trainer(video_recipe, video_recipe.budget(BUDGET), device=DEVICE)
@@ -832,7 +832,7 @@ show.film_strip(clips, names, every=2, title="same noise, your weights and the s
 show.play(clips, names, columns=3, scale=4, path=outputs() / "05_clips.gif")
 
 # %% [markdown]
-# Yours have had minutes, so look for blobs that travel. The shipped ones went on from the weights of `vdm-text` (lesson 06) and travel well, but do not keep their shape as well: a digit may turn into another on its way. Is it too little training, or a bug? The probe of section 7 tells, on the trained network itself:
+# Yours have had minutes, so look for moving blobs. The shipped weights started from those of `vdm-text` (lesson 06): their digits move well, but do not keep their shape as well. A digit may turn into another on its way. Is it too little training, or a bug? The probe of section 7 tells, on the trained network itself:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -841,14 +841,14 @@ print("vdm, trained: changing frame 3 moves", who_moves(lambda z: probed(z, log_
 
 
 # %% [markdown]
-# Every frame is reached, so no connection is missing. (Whether training, width or the sampler is what lacks, this probe cannot say.) When *your* network disappoints:
+# Every frame is reached, so no connection is missing. (This probe cannot say whether training, width or the sampler is to blame.) When *your* network disappoints:
 #
 # | if it looks like this | then look at |
 # |---|---|
-# | the frames of a clip have nothing to do with each other | attention over time: missing, or never reached (lesson 06, section 3, takes it away) |
+# | the frames of a clip have nothing to do with each other | attention over time: missing, or never reached (lesson 06, section 3, removes it) |
 # | a change in the input comes out at places that have nothing to do with it | a reshape without a permute (section 7) |
 # | clips play as well backwards as forwards although they should not | positions: `max_distance=0`, or tables that are never trained (section 7) |
-# | out of memory for long clips only | $T^2$ weights at a fine level, which are kept: attend over time at coarser levels (section 3) |
+# | out of memory for long clips only | $T^2$ weights at a fine level, which are kept (section 5): attend over time at coarser levels |
 #
 # ## 12. Faithful? The box
 #
@@ -856,17 +856,17 @@ print("vdm, trained: changing frame 3 moves", who_moves(lambda z: probed(z, log_
 # |---|---|---|
 # | 3×3 convolutions become 1×3×3 | the same, computed as 2D | section 6: equal |
 # | attention over space, frames as batch; after each, attention over time, space as batch | the same | |
-# | relative position embeddings | the same, after Shaw et al. 2018, for keys and values | it names that work; the distance at which positions are clipped is unstated, here T − 1 |
+# | relative position embeddings | the same, after Shaw et al. 2018, for keys and values | cited there; the distance at which positions are clipped is unstated, here T − 1 |
 # | no convolution over time, no change of frame rate inside | the same | lesson 09 adds temporal convolutions, for the other paper |
 # | attention at 8, 16 and 32 of 64 pixels | at 8 and 4 of 32 pixels | the two coarsest levels; what else was tried is in the [table of shapes](../assets/results/README.md#shapes) |
-# | normalisation unstated | group norm, statistics of one frame | statistics over frames would let images packed to a clip leak (lesson 07) |
+# | normalisation unstated | group norm, statistics of one frame | statistics over frames would let images packed with a clip leak (lesson 07) |
 # | base width 128 to 256, multiplied by up to 8 | base width 16, at most 128 | a free GPU |
 #
 # ## 13. Exercises
 # Each has a stub that runs as it is, and folded below it a check, a hint and a solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
 # ### Exercise 1 · When does factorizing pay? (difficulty ●●○, importance ●●○, 10 minutes)
-# How many times more pairs are there over everything than in the factorized form? Return that ratio for `t` frames of `h` by `w` places, and the limit that it approaches, but never passes, as `t` grows. $N = H W$ may shorten what you write.
+# How many times more pairs does attention over everything compare than the factorized form? Return that ratio for `t` frames of `h` by `w` places, and the limit that it approaches, but never passes, as `t` grows. The shorthand $N = H W$ may help.
 
 # %%
 def saving(t, h, w):
@@ -898,7 +898,7 @@ print("16 frames of 8x8:", saving(16, 8, 8), "  of 32x32:", saving(16, 32, 32))
 # </details>
 #
 # ### Exercise 2 · Reaching far (difficulty ●●○, importance ●●○, 10 minutes)
-# A stack of convolutions over time has kernel `kernel` and dilations given as a list: a layer with dilation `d` looks at frames that are `d` apart. On *how many* input frames does one output frame depend, in a clip that is long enough? (Ours: all, after one layer.)
+# A stack of convolutions over time has kernel size `kernel` and a list of dilations: a layer with dilation `d` looks at frames that are `d` apart. On *how many* input frames does one output frame depend, in a clip that is long enough? (Attention: all, after one layer.)
 
 # %%
 def frames_seen(kernel, dilations):
@@ -972,20 +972,20 @@ print("the logit depends on j - i alone:", bool(max(spread) < 1e-9))
 # return torch.stack([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], dim=-1).flatten(-2)
 # ```
 #
-# Nothing is added to the values, so fused attention kernels can be used: one reason why it has replaced learnt relative positions.
+# Nothing is added to the values, so fused attention kernels can be used: one reason why RoPE has replaced learnt relative positions.
 # </details>
 #
 # ## 14. Quiz
 # 1. Why does the probe use random weights, and why does it insist that the output varies?
 # 2. Changing frame 3 moves all frames, in the right layer and in the one without the permute. How do you tell them apart?
 # 3. With `max_distance=15`, what does *one* layer of temporal attention know about frames 0 and 20 of a clip of 24?
-# 4. Attention over time at 32×32 compares few pairs: 1024 places times 16². Why is it not for free?
+# 4. Attention over time at 32×32 compares few pairs: 1024 places times 16². Why is it not free?
 #
 # <details><summary>Answers</summary>
 #
 # 1. A fresh network ends in zeros: nothing would move, and a leak would stay hidden. Random weights let every path show.
 # 2. Look at *where* the change lands: at its own place only, if the layer is right. The copy test misses a reshape in both directions.
-# 3. That they are at least 15 apart, in which direction, but not how far. (Two layers can find out, by way of a frame between.)
+# 3. That they are at least 15 apart, in which direction, but not how far. (Two layers can find out, by way of a frame in between.)
 # 4. Queries, keys, values and output are computed, and *kept* for the backward pass, for 1024 places in each of 16 frames, and so are the weights.
 # </details>
 #
@@ -994,7 +994,7 @@ print("the logit depends on j - i alone:", bool(max(spread) < 1e-9))
 # Not shown: that this block is the *best* one at this price (the [table of shapes](../assets/results/README.md#shapes) compares eight networks at equal FLOPs, by their losses); captions (lesson 06); images beside clips (lesson 07); a temporal convolution (lesson 09).
 #
 # ## Readings
-# - Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet, *Video Diffusion Models*, 2022 (arXiv 2204.03458): section 3, the network in one page.
+# - Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet, *Video Diffusion Models*, 2022 (arXiv 2204.03458): section 3, the network on one page.
 # - Shaw, Uszkoreit, Vaswani, *Self-Attention with Relative Position Representations*, 2018 (arXiv 1803.02155): the two tables.
 # - Bertasius, Wang, Torresani, *Is Space-Time Attention All You Need for Video Understanding?*, 2021 (arXiv 2102.05095): joint against divided attention, for recognition.
 # - Su, Lu, Pan, Murtadha, Wen, Liu, *RoFormer*, 2021 (arXiv 2104.09864): rotations instead of tables.

@@ -86,7 +86,7 @@ STEPS = {"smoke": 6}.get(BUDGET, 32)                        # denoising steps of
 # %% [markdown]
 # # The ten-minute path
 # ## 1. Load, type, watch
-# The weights come with the repository. A caption names two digits, and, if you like, the direction in which each sets off (digits bounce off walls, so they may turn later). How far these weights obey, section 7 counts; they do not know yet whose direction is whose:
+# The weights come with the repository. A caption names two digits, and, if you like, which way each sets off (digits bounce off walls, so they may turn later). Section 7 counts how far these weights obey; they do not yet know whose direction is whose. Examples:
 # `3 and 7` · `three and 7` · `3 moving left and 7 moving up right`. Directions: right, up right, up, up left, left, down left, down, down right.
 
 # %%
@@ -104,7 +104,7 @@ show.play(clips, captions, scale=4, path=outputs() / "06_captions.gif")
 show.film_strip(clips, captions, every=2, title="the same clips as film strips (shipped weights)")
 
 # %% [markdown]
-# Change the caption in the next cell and run it, again and again: four clips, each from noise of its own. On Colab the cell is a form. (`guidance_scale`: how hard to push towards the caption, section 6.)
+# Change the caption in the next cell and run it as often as you like: four clips, each from its own noise. On Colab the cell is a form. (`guidance_scale`: how hard to push towards the caption, section 6.)
 
 # %%
 caption = "3 moving left and 7 moving up right"  #@param {type:"string"}
@@ -120,7 +120,7 @@ show.play(mine, [caption], scale=4)
 show.caption_box(model, steps=STEPS)
 
 # %% [markdown]
-# A word outside the grammar is not guessed at:
+# A word outside the grammar is rejected:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -149,7 +149,7 @@ tell(model.provenance)                                                # which ha
 # How far have they come? Look at the strips: does a digit stay the same digit from the first frame to the last, and is it the one that was asked for? Section 7 counts. More training is one command with the same recipe:
 # `python -m utils.train vdm-text --budget t4-long`.
 #
-# That is the ten-minute path. The rest of the lesson shows how it is done, does it, and measures it.
+# That is the ten-minute path. The rest of the lesson explains it, does it, and measures it.
 #
 # # How it works
 # ## 2. What the model sees
@@ -164,7 +164,7 @@ print("position", tuple(batch.position.shape), "(row, column in pixels)")
 show.film_strip((batch.video + 1) / 2, batch.captions, every=2, title="real clips and the captions made for them")
 
 # %% [markdown]
-# **Seen from above.** In an **x-t slice** height vanishes and time runs downwards: a digit that moves evenly draws a slanted band, a bounce a corner. This picture shows motion at a glance; the strip shows shape.
+# **Seen from above.** In an **x-t slice** height vanishes and time runs downwards: a digit that moves steadily draws a slanted band, a bounce a corner. This picture shows motion at a glance; the strip shows shape.
 
 # %%
 show.xt_slice(torch.cat([(batch.video + 1) / 2, clips]), batch.captions + captions,
@@ -206,7 +206,7 @@ print("without time attention:", frames_that_move(blind))
 assert frames_that_move(blind) == [8] and len(frames_that_move(model.net)) == 16
 
 # %% [markdown]
-# Without temporal attention every frame is a picture of its own: no other layer carries anything from frame to frame. Sampled like that, do not expect good digits either. The other layers were trained together with these, and lean on them:
+# Without temporal attention every frame is a picture of its own: no other layer carries anything from frame to frame. Do not expect good digits either. The other layers were trained together with temporal attention, and rely on it:
 
 # %%
 from utils.model import Model
@@ -216,9 +216,9 @@ show.film_strip(torch.cat([clips[:2], torn]), ["as trained"] * 2 + ["no time"] *
 
 # %% [markdown]
 # ## 4. v-prediction and the noise schedule
-# A noisy clip is $z = \alpha x + \sigma \epsilon$: the clip $x$ and noise $\epsilon$, with $\alpha^2 + \sigma^2 = 1$. How noisy is measured by the log-SNR, $\log \alpha^2/\sigma^2$: 4 is nearly clean, 0 is half and half, −8 is nearly nothing but noise.
+# A noisy clip is $z = \alpha x + \sigma \epsilon$: the clip $x$ and noise $\epsilon$, with $\alpha^2 + \sigma^2 = 1$. The log-SNR, $\log \alpha^2/\sigma^2$, measures how noisy it is: 4 is nearly clean, 0 is half and half, −8 is almost pure noise.
 # The network predicts $v = \alpha\,\epsilon - \sigma\,x$ (Salimans and Ho 2022). At strong noise that is nearly $-x$, at weak noise nearly $\epsilon$: a target of the same size everywhere, and $\hat x = \alpha z - \sigma \hat v$ never divides by a small number.
-# Diffusion time is continuous; along it the log-SNR follows a cosine (lesson 02). Look at what the network believes ($\hat x$) at four noise levels, for one real clip:
+# Diffusion time is continuous; the log-SNR follows a cosine schedule (lesson 02). Look at what the network believes ($\hat x$) at four noise levels, for one real clip:
 
 # %%
 from utils.diffusion import q_sample
@@ -233,7 +233,7 @@ show.film_strip(torch.cat([(z.clamp(-1, 1) + 1) / 2, (believed + 1) / 2]),
                 [f"noisy, {name}" for name in names] + [f"believed, {name}" for name in names], every=2, title=batch.captions[0])
 
 # %% [markdown]
-# **Predict, then run:** at log-SNR −4 an eye sees nothing. Does the network, if it gets each frame by itself? And all sixteen together? What both have to beat is fog, the mean of many clips: nothing better can be said without looking.
+# **Predict, then run:** at log-SNR −4 the eye sees nothing. Does the network see anything, given each frame by itself? Given all sixteen together? Both have to beat fog, the mean of many clips: the best guess without looking.
 
 # %%
 from einops import rearrange
@@ -254,7 +254,7 @@ for name, value in errors.items():
 assert errors["sixteen together"] < errors["each frame alone"]
 
 # %% [markdown]
-# Sixteen noisy frames say together what none says alone. So a video is still worth looking at under noise that hides an image: training should spend time there, and our schedule is shifted towards noise. The cosine schedule of lesson 02 is $\lambda(t) = \text{shift} - 2 \log\tan(a t + b)$, with $a$ and $b$ such that it runs from 20 to −20. There the shift is 0; here it is −2, and half of all training is spent below a log-SNR of −2, not of 0:
+# Together, sixteen noisy frames say what none says alone. So a video still shows something under noise that hides an image: training should spend time there, and our schedule is shifted towards noise. The cosine schedule of lesson 02 is $\lambda(t) = \text{shift} - 2 \log\tan(a t + b)$, with $a$ and $b$ such that it runs from 20 to −20. There the shift is 0; here it is −2, and half of all training is spent below log-SNR −2 instead of 0:
 
 # %%
 from utils.schedule import CosineSchedule
@@ -269,9 +269,9 @@ ax.legend();
 
 # %% [markdown]
 # ## 5. Train it, live
-# The same recipe as the shipped weights, for the budget of this machine; behind each clip it packs eight single images with captions of their own ([lesson 07](07_joint_training.ipynb)). The optimizer is Muon, which learns more from each step than Adam ([lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)); the shipped weights are older and had Adam.
+# We use the recipe of the shipped weights, at the budget of this machine; behind each clip it packs eight single images with captions of their own ([lesson 07](07_joint_training.ipynb)). The optimizer is Muon, which learns more from each step than Adam ([lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)); the shipped weights are older and used Adam.
 #
-# It begins with easier tasks, a **curriculum**: first clips of *one* digit in strong noise, then of two, always with directions in the caption. Later every fourth step rehearses. Section 7 shows what for. So the loss jumps when the task changes, at 25% and at 45% of the run: that is no accident. The grey band is the range of an earlier run of this length: yours should stay mostly inside. If the session breaks off, run the cell again: it goes on from its last checkpoint, at most half a minute back
+# Training begins with easier tasks, a **curriculum**: first clips of *one* digit in strong noise, then of two, always with directions in the caption. Later every fourth step is rehearsal. Section 7 shows why. So the loss jumps when the task changes, at 25% and at 45% of the run: that is expected. The grey band is the range of an earlier run of this length: your loss should stay mostly inside. If the session stops, run the cell again: it resumes from its last checkpoint, at most half a minute old
 # (on Colab also after a lost machine, if the environment variable `LESSON_OUTPUTS` names a folder on your Drive).
 
 # %%
@@ -293,7 +293,7 @@ names = [f"yours, {trainer.step} steps"] * 2 + [f"shipped, {model.trained_steps:
 show.film_strip(torch.cat([yours, clips[:2]]), names, every=2, title="same captions, same noise")
 
 # %% [markdown]
-# **Going on from the shipped weights.** A short run from nothing is a short run. The same trainer can start from what is there (`initial=model`). A few steps at a small learning rate, beside as many of your last ones:
+# **Going on from the shipped weights.** A short run from nothing is a short run. The same trainer can start from existing weights (`initial=model`). Compare a few steps at a small learning rate with as many of your last ones:
 
 # %%
 from dataclasses import replace
@@ -309,7 +309,7 @@ for name, history in {"shipped weights, going on": tuning.history, "yours": own_
 # %% [markdown]
 # | if it looks like this | then |
 # |---|---|
-# | loss near 1, flat | nothing is learnt: learning rate, or the target is wrong |
+# | loss near 1, flat | nothing is learnt: the learning rate or target is wrong |
 # | loss falls, clips are grey fog | early: the mean of all clips is the best guess so far |
 # | bright blobs that move smoothly, no digits | motion comes first; shapes come with more steps |
 # | a digit that changes into another on its way | identity over time is the hard part: more steps, more width at the coarse levels |
@@ -317,11 +317,11 @@ for name, history in {"shipped weights, going on": tuning.history, "yours": own_
 # | clips ignore the caption | the null condition was never trained, or guidance is 0 |
 #
 # ## 6. The guidance dial
-# The model was trained with the caption dropped in one clip of ten, so it can predict with and without. Guidance goes further along the difference: $\hat v = v_\varnothing + g\,(v_c - v_\varnothing)$. **Predict, then run:** what do $g = 0$, $1$, $2$, $4$ and $8$ look like?
+# The model was trained with the caption dropped in one clip of ten, so it can predict with and without it. Guidance extrapolates along the difference: $\hat v = v_\varnothing + g\,(v_c - v_\varnothing)$. **Predict, then run:** what do $g = 0$, $1$, $2$, $4$ and $8$ look like?
 #
 # <details><summary>Answer</summary>
 #
-# $g = 0$ never hears the caption: any digits, in any direction. $g = 1$ obeys as far as the training went. Beyond 1 what the caption changes is exaggerated: clearer at first, then too bold. One clip a setting is an anecdote, so section 7 counts.
+# $g = 0$ never hears the caption: any digits, in any direction. $g = 1$ obeys as far as the training went. Beyond 1 the caption's effect is exaggerated: clearer at first, then too bold. One clip a setting is an anecdote, so section 7 counts.
 # </details>
 
 # %%
@@ -332,9 +332,9 @@ show.film_strip(swept, [f"g = {g:g}" for g in dial], every=2, title=prompt)
 
 # %% [markdown]
 # ## 7. A number, with a floor and a control
-# A small frozen network, the judge, trained on real clips only, reads digits and tracks off a clip ([lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip) says how far to trust it). It makes mistakes on real clips too: that is the floor, and it stands beside everything.
-# Two controls must fail: noise, and the model deaf to the caption, $g = 0$. Both digits right has its 95% interval in brackets. A (digit, direction) *pair* is right when the digit is there and sets off within 45 degrees of what was asked: by chance a quarter, if the digits are right.
-# *One twice* are clips that show one of the two digits two times instead. *Identity* is the share of frames that look like the digit which the track's frames look like most often. *Light* is the mean brightness: real clips say how bold is too bold. **Predict:** what does the dial buy, what does it cost?
+# A small frozen network, the judge, trained on real clips only, reads digits and tracks off a clip ([lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip) says how far to trust it). It makes mistakes on real clips too: its score there, the floor, stands beside every other.
+# Two controls must fail: noise, and the model deaf to the caption, $g = 0$. *Both digits right* has its 95% interval in brackets. A (digit, direction) *pair* is right when the digit is there and sets off within 45 degrees of what was asked: by chance a quarter, if the digits are right.
+# *One twice* counts clips that show one of the two digits twice instead. *Identity* is the share of frames that look like their track's most frequent digit. *Light* is the mean brightness: real clips show how bold is too bold. **Predict:** what does the dial buy, what does it cost?
 
 # %%
 N = {"smoke": 2, "cpu": 16}.get(BUDGET, 256)
@@ -365,10 +365,10 @@ for name, videos in table.items():
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# The dial buys *identity*: shapes hold together better the further it is turned. At $g = 1$ the caption is followed half-heartedly, and from 4 on clips are brighter than real ones. And it has a price that no average of frames shows, *one twice*: the caption's digits are pulled for at every place of the frame, so where the network has not learnt well which place is whose, both places take the same digit. (So we read it; what is measured is the count.) With few clips, trust only large gaps.
+# The dial buys *identity*: shapes hold together better the further it is turned. At $g = 1$ the caption is followed half-heartedly, and from 4 on clips are brighter than real ones. And it has a price that no average of frames shows, *one twice*: guidance pulls towards the caption's digits at every place of the frame, so where the network has not learnt well which place is whose, both places take the same digit. (That is our reading; only the count is measured.) With few clips, trust only large gaps.
 # </details>
 #
-# **Where to set it?** By clips that no table of results counts, or the table would flatter the choice: of *validation* digits. Measured once with more captions:
+# **Where to set it?** Choose on clips of *validation* digits, which no table of results counts, or the table would flatter the choice. Measured once with more captions:
 
 # %%
 chosen = json.loads((ASSETS / "results" / "vdm-text-guidance.json").read_text())
@@ -377,9 +377,9 @@ for name, r in chosen["rows"].items():
     print(f"{name:14s}both digits {r['digits']:4.0%} [{r['digits_low']:.0%}, {r['digits_high']:.0%}]   one twice {r['twice']:4.0%}   pairs {r['pairs']:4.0%}   off the path {r['rmse']:.2f} px   identity {r['identity']:4.0%}")
 
 # %% [markdown]
-# The digits cannot tell 1.5 from 2. Path and identity get better all the way up, but at 3 far more clips show one digit twice: so the recipe has 2. A dial like this is to be set anew when the weights change.
+# The digits cannot separate 1.5 from 2. Path and identity get better all the way up, but at 3 far more clips show one digit twice: so the recipe uses 2. Set such a dial anew when the weights change.
 #
-# **And where in the noise?** So far the dial was turned in all of it. `guidance_interval` turns it in a part alone, to $g = 3$, with $g = 1$ elsewhere (Kynkäänniemi et al. 2024; exercise 2 of [lesson 03](03_guidance.ipynb)). *Directions* are of digits that are as asked. **Predict:** what does guidance buy in strong noise, below log-SNR −2, and what in weaker noise?
+# **And where in the noise?** So far the dial was turned at every noise level. `guidance_interval` turns it in one range, to $g = 3$, with $g = 1$ elsewhere (Kynkäänniemi et al. 2024; exercise 2 of [lesson 03](03_guidance.ipynb)). *Directions* count only digits that are as asked. **Predict:** what does guidance buy in strong noise, below log-SNR −2, and what in weaker noise?
 
 # %%
 from utils.sweep import INTERVALS
@@ -397,11 +397,11 @@ show.film_strip(torch.cat(guided), [f"g = 3 {name}" for name in list(INTERVALS)[
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# *Directions* and the *path* are a matter of strong noise: guided below −2 alone, both come most of the way that guidance everywhere brings them, and guided from −2 on they stay about where they are without. *Digits* gain in every part. Guided in weaker noise alone (from −2 to 0, or from 0 on) two in three clips show both, as many as with guidance everywhere or more, with about half as many doubles; and their distance to real clips is the smallest in the table, though those intervals are wide.
-# So guidance does not cost the same everywhere, and what is decided in a part of the noise is best asked for there. No part buys all, and a few mixtures that we tried with fewer clips were better in one column and worse in another; so the recipe keeps one number, and guides everywhere.
+# *Directions* and the *path* are a matter of strong noise: guided only below −2, both gain most of what they gain with guidance everywhere; guided from −2 on, they stay about where they are without guidance. *Digits* gain in every range. Guided only in weaker noise (from −2 to 0, or from 0 on), two in three clips show both, as many as with guidance everywhere or more, with about half as many doubles; and their distance to real clips is the smallest in the table, though those intervals are wide.
+# So guidance does not cost the same everywhere, and what is decided in one noise range is best asked for there. No range buys everything, and a few mixtures that we tried with fewer clips were better in one column and worse in another; so the recipe keeps one number, and guides everywhere.
 # </details>
 #
-# Measured once with more clips and kept in a results file, with all that [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip) measures: the kernel *distance* to real clips; *digits* and *pairs* as asked; how far a digit is from the best bouncing path; its *speed* in pixels a frame; *identity*. The last control, real clips backwards, should pass in all but pairs, as the captions do not fit it.
+# From a results file, measured once with more clips, all the numbers of [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip): the kernel *distance* to real clips; *digits* and *pairs* as asked; how far a digit is from the best bouncing path; its *speed* in pixels a frame; *identity*. The last control, real clips backwards, should pass in all but pairs, as the captions do not fit them.
 
 # %%
 result = json.loads((ASSETS / "results" / "vdm-text.json").read_text())
@@ -416,7 +416,7 @@ for kind, rows in result["rows"].items():
               f"{r['rmse']:11.2f} px{r['speed']:8.2f}{r['identity']:10.1%}")
 
 # %% [markdown]
-# **Which directions are taken for which?** Of the digits that are read as asked: where were they told to go (row), and where do they set off (column)? Real clips are not on the diagonal alone, as the words stand for eighths of the circle and the judge measures angles. A model that ignored the words would show eight equal rows. First in numbers: the share that sets off within 45 degrees of what was asked, and that share when the captions' directions are dealt out anew, which is chance.
+# **Which directions are taken for which?** Of the digits that are read as asked: where were they told to go (row), and where do they set off (column)? Real clips are not only on the diagonal, as the words stand for eighths of the circle and the judge measures angles. A model that ignored the words would show eight equal rows. First in numbers: the share that sets off within 45 degrees of what was asked, and the same share with the captions' directions shuffled, which is chance.
 
 # %%
 with_motion = result["rows"]["motion"]
@@ -436,9 +436,9 @@ for name, v in {"forwards": velocity[:, 0, 0], "backwards": -velocity[:, 0, 14]}
     print(f"true paths {name}: {(away.abs() <= torch.pi / 4).double().mean():.0%} set off within 45 degrees of the word")
 
 # %% [markdown]
-# Why do shuffled clips and those run backwards get more than chance? The places that a digit visits are the same in any order, so shuffled frames still show *along which line* it moves; which way along it is lost, and half are right by luck. Backwards it is not luck: a bounce turns one component of the velocity, running the film backwards turns both, so a digit that bounced once on each axis sets off exactly as it did, and one that bounced once at all often nearly so. Read the model's share between these and the floor.
+# Why do shuffled and backwards clips score above chance? The places that a digit visits are the same in any order, so shuffled frames still show *along which line* it moves; which way along it is lost, and half are right by luck. Backwards it is not luck: a bounce reverses one component of the velocity, playing the clip backwards reverses both, so a digit that bounced once on each axis sets off exactly as before, and one that bounced only once often nearly so. Read the model's share between these and the floor.
 #
-# **Does it hear a word at all?** Sampling adds chance of its own. Ask the loss instead: the same real clips, the same noise, once with the true caption, once with a false one. If a word is heard, a false one costs something. Three lies: every digit another one; every direction turned round; and the two directions *exchanged*, which costs nothing a model that hears directions but not whose they are.
+# **Does it hear a word at all?** Sampling adds randomness of its own. Ask the loss instead: the same real clips, the same noise, once with the true caption, once with a false one. If a word is heard, a false one costs something. Three lies: every digit replaced; every direction reversed; and the two directions *exchanged*, which costs nothing if a model hears directions but not whose they are.
 # **Predict:** which lie costs most, and at which noise level?
 
 # %%
@@ -455,10 +455,10 @@ print(f"directions exchanged, measured once on {once['-4']['n']} clips: " + ", "
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# Digits are heard, most at −2, where a shape can be guessed but not yet seen. Directions are heard in stronger noise: there the path is still open, and only the caption can tell. Once the path shows, their words say nothing new. *Exchanged* directions cost a small part of that. In part they must: at −6 and −8 not even the drawings show, so whose direction is whose matters little there. But at −4 shapes begin to show, and with the pairs above (a good half) it says that the model knows that something goes left and something goes up, and has only begun to learn which. A loss that falls does not tell you that a word is being learnt; this probe does, at the price of a few seconds.
+# Digits are heard, most at −2, where a shape can be guessed but not yet seen. Directions are heard in stronger noise: there the path is still open, and only the caption can tell. Once the path shows, direction words say nothing new. *Exchanged* directions cost a small part of what opposite ones do. This is partly inevitable: at −6 and −8 not even shapes show, so whose direction is whose matters little. But at −4 shapes begin to show, and the low cost there, with the pairs above (a good half), says that the model knows that something goes left and something goes up, and has only begun to learn which. A falling loss does not tell you that a word is being learnt; this probe does, at the price of a few seconds.
 # </details>
 #
-# **How did directions get in?** Not by more training. Here are four runs, followed by the same probe (`python -m utils.train vdm-text --hear 200`) at log-SNR −5. The three on the left start from weights that were trained without a curriculum. Dotted lines: a practice of the curriculum ends. All but the third were stopped when they had told us what we wanted to know.
+# **How did directions get in?** Not by more training. Here are four runs, tracked by the same probe (`python -m utils.train vdm-text --hear 200`) at log-SNR −5. The three on the left start from weights that were trained without a curriculum. Dotted lines: a practice of the curriculum ends. All but the third were stopped when they had told us what we wanted to know.
 
 # %%
 followed = json.loads((ASSETS / "results" / "vdm-text-hearing.json").read_text())
@@ -478,15 +478,15 @@ plt.show()
 # %% [markdown]
 # <details><summary>What went on there</summary>
 #
-# - *Text encoder as it was.* The run starts deaf. One digit in strong noise leaves directions as the only thing to learn, and still next to nothing happens for a long time. The likely reason is the text encoder: it pools a caption with *one* softmax over its words, and digits, which pay first and most, may have taken it all. The figure fits that and does not prove it: this run hears some hundreds of steps later than the three with a new encoder, which differ by hundreds of steps among themselves, one run each. And what little is learnt is lost when the real task begins.
-# - *A new one, no rehearsal.* The same weights but for a text encoder that starts anew. It hears after a thousand steps, and what it learns from *one* digit holds for two. Then the real task begins. Half of its captions name directions. They help only in strong noise, and that is about a quarter of the noise levels drawn. So one clip in eight teaches directions. Within 400 steps, where we stopped it, half is lost.
-# - *Two practices, rehearsal.* Three changes at once: a second practice with two digits; every fourth step rehearses; and positions in the caption are as large as words (they were fifty times smaller, so "3 moving left and 7 moving up" and "3 moving up and 7 moving left" began as nearly the same vector). This run keeps what it has learnt, and a twin of it with the small positions (not shown) did, too. So the second practice, the rehearsal or both made the difference; one run cannot say which. The shipped weights are this run's, trained on, and most of their training came then.
-# - *From nothing* (one digit all the time). A network without a past leaves the plateau as early as one with a new encoder. So every run from nothing, such as `t4`, begins with the curriculum, before digits have taken the encoder.
+# - *Text encoder as it was.* The run starts deaf. One digit in strong noise leaves directions as the only thing to learn, and still next to nothing happens for a long time. The likely reason is the text encoder: it pools a caption with *one* softmax over its words, and digits, which pay first and most, may have taken it all. The figure fits this but does not prove it: this run begins to hear some hundreds of steps later than the three with a new encoder, which themselves differ by hundreds of steps, one run each. And the little it learnt is lost when the real task begins.
+# - *A new one, no rehearsal.* The same weights, except for a new text encoder. The run hears after a thousand steps, and what it learns from *one* digit holds for two. Then the real task begins. Half of its captions name directions, which help only in strong noise, about a quarter of the noise levels drawn. So one clip in eight teaches directions. Within 400 steps, where we stopped, half of it is lost.
+# - *Two practices, rehearsal.* Three changes at once: a second practice with two digits; every fourth step rehearses; and positions in the caption are as large as words (they were fifty times smaller, so "3 moving left and 7 moving up" and "3 moving up and 7 moving left" began as nearly the same vector). This run keeps what it has learnt, and so did a twin with the small positions (not shown). So the second practice, the rehearsal or both made the difference; one run cannot say which. The shipped weights are this run's, trained further; most of their training came then.
+# - *From nothing* (one digit all the time). An untrained network leaves the plateau as early as one with a new encoder. So every run from nothing, such as `t4`, begins with the curriculum, before digits have taken the encoder.
 #
-# What has hardly begun is whose direction is whose. It pays only where a path shows and a shape does not, and only in clips with two digits.
+# The model has hardly begun to learn whose direction is whose. Learning it pays only in the noise where one of shape and path begins to show and the other is still open, and only in clips with two digits.
 # </details>
 #
-# **Where it stands.** Before training we wrote down what a model worth shipping should reach, each number beside what real clips or a control get:
+# **Where it stands.** Before training we wrote down what a model worth shipping should reach, each number relative to real clips or a control:
 
 # %%
 real, ours, half = (with_motion[name] for name in (*two, "control: half speed"))
@@ -500,7 +500,7 @@ for what, got, bound, goal in goals:
     print(f"{what:44s}{got:8.0%}   goal {bound} {goal:.0%}: {'reached' if reached else 'not reached'}")
 
 # %% [markdown]
-# Where a goal is not reached, the cause to rule out first is too little training. The shipped weights have had most of the 1.2e16 FLOPs of `t4-long`, the length that these goals were set for, though in several runs, the first of which left them deaf to directions. As multiples of their goals, distance and path are furthest off; then come pairs, and digits. Behind the last two is one weakness, telling two digits apart: one of them is shown twice, or one goes where the other should. What went into the weights (the last run, and all runs before it), and into the runs recorded for each budget:
+# Where a goal is not reached, the cause to rule out first is too little training. The shipped weights have had most of the 1.2e16 FLOPs of `t4-long`, the length that these goals were set for, though in several runs, the first of which left them deaf to directions. Relative to their goals, distance and path are furthest off, then pairs, then digits. Behind the last two is one weakness, telling two digits apart: one of them is shown twice, or one goes where the other should. Here is what went into the weights (the last run, and all before it), and into the runs recorded for each budget:
 
 # %%
 from utils.pretrained import total_flops
@@ -558,13 +558,13 @@ plt.show()
 # |---|---|---|
 # | factorized space-time U-Net, 1×3×3 convolutions, temporal attention after each spatial attention | the same | |
 # | relative position embeddings in temporal attention | the same, after Shaw et al. 2018, distances up to T − 1 | the paper leaves the distance open |
-# | attention at resolutions 8, 16, 32 of 64-pixel frames | over space and time at 8 and 4 of 32-pixel frames | the two coarsest levels; half of the paper's would be 16 as well, which helped a little and costs more ([settings](../assets/results/README.md#settings)); what else was tried is in the [table of shapes](../assets/results/README.md#shapes) |
+# | attention at resolutions 8, 16, 32 of 64-pixel frames | over space and time at 8 and 4 of 32-pixel frames | the two coarsest levels; half of the paper's would include 16, which helped a little and costs more ([settings](../assets/results/README.md#settings)); what else was tried is in the [table of shapes](../assets/results/README.md#shapes) |
 # | condition and noise level added in each block | the same | |
-# | cosine log-SNR in [−20, 20], continuous time; ε-prediction (UCF101) or v (BAIR, Kinetics) | the same with v, its middle shifted to −2 | sixteen frames of one scene are redundant. At equal FLOPs a shift to −3 helped a smaller network where motion and identity are decided (log-SNR −2 and below) and hurt where only sharpness is ([table of shapes](../assets/results/README.md#shapes)); −2 is a compromise, not compared by itself |
-# | text: BERT-large with attention pooling | two small transformer layers with attention pooling, trained along | the grammar has sixteen words |
-# | ancestral sampling, up to 256 steps | the same with γ = 0.1, 32 steps (16 where this lesson counts on a CPU) | minutes |
+# | cosine log-SNR in [−20, 20], continuous time; ε-prediction (UCF101) or v (BAIR, Kinetics) | the same with v, its middle shifted to −2 | sixteen frames of one scene are redundant. At equal FLOPs a shift to −3 helped a smaller network where motion and identity are decided (log-SNR −2 and below) and hurt where only sharpness is ([table of shapes](../assets/results/README.md#shapes)); −2 is a compromise, not tested by itself |
+# | text: BERT-large with attention pooling | two small transformer layers with attention pooling, trained jointly | the grammar has sixteen words |
+# | ancestral sampling, up to 256 steps | the same with γ = 0.1, 32 steps (16 where this lesson counts clips live) | minutes |
 # | no curriculum | one digit, then two, in strong noise, with directions; later every fourth step | without it the weights stayed deaf to directions (section 7) |
-# | Adam, learning rate 3e-4 (UCF-101) | Muon for matrices, Adam for the rest (the shipped weights: Adam) | a lower loss after as many steps ([lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)) |
+# | Adam, learning rate 3e-4 (UCF-101) | Muon for matrices, Adam for the rest (the shipped weights: Adam) | a lower loss at the same step ([lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)) |
 # | joint training on images and video, K = 8 | the same; each image with a noise level of its own | [lesson 07](07_joint_training.ipynb#6.-Whose-caption,-whose-noise?) |
 # | 128 to 256 channels, 64×64, large TPU runs | 3 million parameters, 32×32×16, minutes to hours | a free GPU |
 #
@@ -572,7 +572,7 @@ plt.show()
 # Each has a stub that runs as it is, and folded below it a check, a hint and a solution. An untouched stub lets a reference answer take over; a wrong answer is shown as wrong.
 #
 # ### Exercise 1 · One digit twice (difficulty ●●○, importance ●●○, 5 minutes)
-# The digits that captions ask for, and those that the judge reads off the clips, two numbers a clip, in any order. Of the captions with two *different* digits, what share of clips shows one of these digits two times?
+# Given: the digits that captions ask for, and those that the judge reads off the clips, two numbers a clip, in any order. Of the captions with two *different* digits, for what share does the clip show one of them twice?
 
 # %%
 def one_twice(asked, shown):
