@@ -18,12 +18,12 @@
 #
 # ![Each of four clips followed by eight pictures that belong to other clips: what one training step sees](../assets/figures/07_packs.gif)
 #
-# **Claim: a video model can train on single images too. Packed behind a clip, and masked so that nothing leaks, eight images show it nine scenes instead of one, for half as much computing again. After the same clips its loss on new clips is then a little lower.** Whether its samples are better, nine small runs cannot tell; and whether images pay at equal *cost* is another question. Section 8 asks both.
-# (Above: four packs as one training step sees them. Sixteen frames that belong together, then eight images, each for itself.)
+# **Claim: a video model can train on single images too. Packed behind a clip, and masked so that nothing leaks, eight images show it nine scenes instead of one, for half as much compute again. After the same clips it has a slightly lower loss on new clips.** Nine small runs cannot tell whether its samples are better; whether images pay off at equal *cost* is another question. Section 8 asks both.
+# (Above: four packs as one training step sees them. Sixteen frames that belong together, then eight images, each on its own.)
 #
 # You will be able to
 # - pack images behind a clip, and see what goes wrong without a mask;
-# - write the block-diagonal mask of *Video Diffusion Models* (Ho et al. 2022, sections 3 and 4.3.1), and show to rounding error that packed equals separate;
+# - write the block-diagonal mask of *Video Diffusion Models* (Ho et al. 2022, sections 3 and 4.3.1), and show that packed equals separate, to rounding error;
 # - name three ways in which images leak into a clip, with a probe that finds each;
 # - train a pair with and without images, and read a table of nine runs with its uncertainty.
 #
@@ -91,8 +91,8 @@ T, K = 16, 8
 
 # %% [markdown]
 # ## 1. A clip is sixteen pictures of the same two drawings
-# A clip shows two digits, sixteen times, moved. Other scenes would show other drawings and, with captions, other words. A single frame of one costs a sixteenth of a clip.
-# Count it for the recipe `vdm-text` (lesson 06): what a clip with $K$ images packed behind it costs to train on, and how many drawings it shows for that.
+# A clip shows the same two digits sixteen times, moving. Other scenes would show other drawings and, with captions, other words. One of their frames costs a sixteenth of a clip.
+# Count, for the recipe `vdm-text` (lesson 06), what it costs to train on a clip with $K$ images packed behind it, and how many drawings that shows.
 
 # %%
 video_recipe = replace(recipe("vdm-text"), curriculum=None)                 # a step of its own task, without the practice before it
@@ -106,7 +106,7 @@ assert 1.45 < gflop[8] / gflop[0] < 1.55, "the text below says: half as much aga
 # The paper's K = 8 costs half as much again and shows nine times the drawings. **Why should that help a *video* model?** The frames of a clip are alike, so a batch of clips holds few independent examples and its gradient is noisy. Images add independent ones. The gradient is then less noisy (less variance), but no longer that of clips alone (some bias). What images cannot teach is motion: that needs the clip.
 #
 # ## 2. Pack them
-# **The plan:** put the $K$ images behind the frames on the time axis, as if the clip were longer. Convolutions and attention over space work frame by frame, so they need no change. Frames meet in attention over time only.
+# **The plan:** put the $K$ images behind the frames on the time axis, as if the clip were longer. Convolutions and attention over space work frame by frame, so they need no change. Frames meet only in attention over time.
 #
 # | | shape | here |
 # |---|---|---|
@@ -127,7 +127,7 @@ show.film_strip((packs[:2] + 1) / 2, clips.captions[:2], borders=[16], title="tw
 
 # %% [markdown]
 # ## 3. Naive: just do it
-# Append the images, change nothing else. **Predict, then run:** a trained network denoises test clips (log-SNR 1); behind each come eight strangers, as noisy as the clip. What happens to its error *on the clip's* frames, and on which?
+# Append the images and change nothing else. **Predict, then run:** a trained network denoises test clips (log-SNR 1); behind each come eight unrelated images (strangers), as noisy as the clip. What happens to the error *on the clip's* frames, and on which?
 
 # %%
 model = load_pretrained("vdm-text", device=DEVICE)
@@ -163,10 +163,10 @@ print("its own continuation does not:", bool(continued[-1] < 1.1 * alone[-1]))
 
 
 # %% [markdown]
-# The error grows at the end of the clip, next to the strangers. It is not the length: the clip's own next frames help there. Attention over time takes the strangers for them, and as near frames count most, it is the last frame that goes wrong. A network *trained* so may learn to distrust its neighbours.
+# The error grows at the end of the clip, next to the strangers. Length is not the cause: the clip's own next frames help there. Attention over time takes the strangers for those, and as near frames count most, the last frame goes wrong. A network *trained* this way may learn to distrust neighbouring frames.
 #
 # ## 4. The mask
-# *Frame $i$ may look at frame $j$* is a table of $(T + K)^2$ yes and no. The clip's frames see each other; an image sees itself: **block-diagonal**.
+# Whether *frame $i$ may look at frame $j$* is a yes/no table of size $(T + K)^2$. The clip's frames see each other; an image sees only itself: **block-diagonal**.
 #
 # $$M = \begin{pmatrix} 1_{T \times T} & 0 \\ 0 & I_K \end{pmatrix}, \qquad \text{logit}_{ij} = -\infty \text{ where } M_{ij} = 0$$
 #
@@ -193,7 +193,7 @@ for ax, (name, mask) in zip(axes, masks.items()):
     ax.set(title=name, xlabel="looks at frame (blue: yes)", ylabel="frame")
 
 # %% [markdown]
-# With the mask, and the same strangers:
+# The same strangers, now with the mask:
 
 # %%
 masked = frame_errors(pack, noise, K)
@@ -210,9 +210,9 @@ print("masked, the strangers change the clip's error by less than a thousandth:"
 
 # %% [markdown]
 # ## 5. A test that would notice
-# A trained network may hide a leak in a layer that it hardly uses. So make *every* parameter random, in double precision, with a noise level and a condition for each frame. Then ask two things:
-# - Is the packed output the clip's output, and each image's output as a one-frame clip, side by side, to rounding error?
-# - The probe of lesson 05: one image changes; who moves?
+# A trained network may hide a leak in a layer that it hardly uses. So make *every* parameter random, use double precision, and give each frame its own noise level and condition. Then ask:
+# - Does the packed output equal, to rounding error, the outputs of the clip and of each image (a one-frame clip) run separately?
+# - The probe of lesson 05: change one image; which frames move?
 
 # %%
 SMALL = UNetConfig(channels=(16, 32), blocks=(1, 1), space=(False, True), time=(True, True), stem=2,
@@ -246,7 +246,7 @@ print("changing frame 6, the second image, moves frames:", [j for j, much in enu
 # %% [markdown]
 # So packing is a convenience: two calls, one for clips and one for images, with a weighted sum of their losses, would be the same training. One call of one shape is simpler and keeps a GPU busy. Its price is attention over time on $(T + K)^2$ pairs, of which the mask throws away all but $T^2 + K$.
 #
-# **Three ways to break it**, all easy to write: forget the mask; let normalisation take its statistics over all frames of a pack; pass the mask to all attention layers but one. **Predict:** which of the three would a look at the picture of the mask have shown you?
+# **Three ways to break it**, all easy to write: forget the mask; let normalisation take its statistics over all frames of a pack; pass the mask to all attention layers but one. **Predict:** which of the three would you have found by looking at the picture of the mask?
 
 # %%
 def no_mask(net):
@@ -282,12 +282,12 @@ for twin in (None, no_mask, norm_over_frames, one_layer_forgets):
 
 
 # %% [markdown]
-# <details><summary>Answer</summary>Only the first. In the other two the mask is right, and something goes past it. Test the network, not the mask.</details>
+# <details><summary>Answer</summary>Only the first. In the other two the mask is right, and something bypasses it. Test the network, not the mask.</details>
 #
-# None of them is far-fetched: a widely used public implementation, `video-diffusion-pytorch` 0.7.0, leaks even where every frame is told to look at itself alone: change frame 3, and frame 0 moves.
+# None of them is far-fetched: a widely used public implementation, `video-diffusion-pytorch` 0.7.0, leaks even when every frame is told to look only at itself: change frame 3, and frame 0 moves.
 #
 # ## 6. Whose caption, whose noise?
-# A network for clips takes one caption and one noise level for each clip. Were a stranger's image to carry the *clip's* caption, the network would be taught that a picture of 1 and 0 is "3 and 7". So every frame carries its own condition, (B, T + K, D): the clip's, T times, then each image's.
+# A network for clips takes one caption and one noise level for each clip. If a stranger carried the *clip's* caption, the network would be taught that a picture of 1 and 0 is "3 and 7". So every frame carries its own condition, (B, T + K, D): the clip's condition T times, then each image's.
 #
 # The paper does not say whether images share the clip's noise level. Here each draws its own, so that one step sees more levels.
 #
@@ -312,7 +312,7 @@ def joint_loss(net, schedule, clips, images, t, keep, eps):
 
 
 # %% [markdown]
-# Is it what `utils` trains with? For that both must draw the same numbers: the lines from `g = ` to `eps = ` repeat the trainer's draws for its first step (`Trainer.loss`).
+# Does `utils` train with this loss? To compare, both must draw the same numbers: the lines from `g = ` to `eps = ` repeat the trainer's draws for its first step (`Trainer.loss`).
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -333,9 +333,9 @@ assert equal
 
 # %% [markdown]
 # ## 7. A pair, trained live
-# The recipe `vdm` twice, K = 0 and K = 8: same initial weights, same clips in the same order at the same noise levels. No captions, so that what images do for *pictures and motion* is not mixed with what they do for words. At a few points, the loss on held-out *clips*, without images, with the same noise for both. (A grey band, if there is one, is an earlier run of K = 8 of this length. If the session breaks off, run the cell again: it goes on from its last checkpoint, at most half a minute back.)
+# We train the recipe `vdm` twice, K = 0 and K = 8: same initial weights, same clips in the same order at the same noise levels. No captions, so that what images do for *pictures and motion* is not mixed with what they do for words. At a few points we measure the loss on held-out *clips*, without images, with the same noise for both. (A grey band, if any, is an earlier run of K = 8 of this length. If the session breaks off, run the cell again: it resumes from its last checkpoint, at most half a minute back.)
 #
-# **Predict:** which run is ahead after the same steps, and which after the same computing?
+# **Predict:** which run is ahead after the same steps, and which after the same compute?
 
 # %%
 steps, size = {"smoke": (3, 2), "cpu": (100, 4)}.get(BUDGET, (2500, 16))
@@ -386,13 +386,13 @@ show.film_strip(samples, names, every=2, title=f"trained here, {steps} steps of 
 # %% [markdown]
 # <details><summary>What to look for</summary>
 #
-# Left: after the same steps the curves lie close together, with images a little lower; one pair of runs cannot say whether that is luck. Right: at the same cost the run without images is further, as it has taken half as many steps again. (Not quite fair: it has finished, with its learning rate at zero, while the other is two thirds through. Section 8 compares runs of equal cost that have both finished.)
+# Left: after the same steps the curves lie close together, the one with images a little lower; one pair of runs cannot say whether that is luck. Right: at the same cost the run without images is ahead, as it has taken half as many steps again. (Not quite fair: that run has finished, with its learning rate at zero, while the other is two thirds through. Section 8 compares runs of equal cost that have both finished.)
 # </details>
 #
-# A short run is a short run: after a hundred steps (on a CPU) samples are blobs, not digits. And a pair is one draw. To know, take seeds.
+# A short run has its limits: after a hundred steps (on a CPU) samples are blobs, not digits. And one pair is one draw. To know, take several seeds.
 #
 # ## 8. Nine runs, the same clips
-# K = 0, 4 and 8, three seeds each, made by `python -m utils.compare joint` (interrupted, the same command goes on) before the series had Muon: with Adam, at a learning rate of 1e-3. The runs of one seed start from the same weights and see the same clips, so a run with images costs more. Measured: loss on held-out clips, and the kernel distance of sampled clips to real ones (lesson 04) with its floor, what real clips get. All nine are shown, none was picked.
+# K = 0, 4 and 8, three seeds each, made by `python -m utils.compare joint` (if interrupted, the same command resumes) before the series used Muon: with Adam, at a learning rate of 1e-3. The runs of one seed start from the same weights and see the same clips, so a run with images costs more. We measure loss on held-out clips, and the kernel distance of sampled clips to real ones (lesson 04) with its floor, what real clips get. All nine are shown; none was picked.
 
 # %%
 rows = json.loads((ASSETS / "results" / "video-joint.json").read_text())
@@ -430,13 +430,13 @@ compared(distances, "kernel distance")
 assert all(losses[8, seed].mean() < losses[0, seed].mean() for seed in seeds)    # the text below says so
 
 # %% [markdown]
-# **With eight images the mean loss is lower, in each of the three seeds.** With four the mean cannot tell; nor can the distances of samples: all of them are far from real clips (the floor) after so short a training.
+# **With eight images the mean loss is lower, in each of the three seeds.** With four the mean cannot tell; nor can the distances of samples: after such short training, all samples are far from real clips (the floor).
 #
-# An interval says how far the difference would move with other *seeds*; all runs are measured on the same held-out clips. With three seeds it reaches two and a half standard deviations to each side, so "cannot tell" is not "no difference". And among fourteen intervals at 95% one may well miss: look for a pattern, not for a single line. Here the gain of K = 8 is largest in weak noise (1 and 4), where shapes are drawn, though each of these intervals holds 0; it is absent at −5 and −2, where motion is decided. Only at −8 do the intervals exclude 0, for both K: little more than the mean of all clips can be learnt there, and images help with that. That images teach shapes and not motion is what section 1 expects; these runs fit it and do not show it.
+# An interval says how far the difference would move with other *seeds*; all runs are measured on the same held-out clips. With three seeds it extends two and a half standard deviations to each side, so "cannot tell" is not "no difference". And among fourteen intervals at 95% one may well miss the truth: look for a pattern, not at a single line. Here the gain of K = 8 is largest in weak noise (1 and 4), where shapes are drawn, though each of these intervals holds 0; it is absent at −5 and −2, where motion is decided. Only at −8 do the intervals exclude 0, for both K: little more than the mean of all clips can be learnt there, and images help with that. Section 1 expects images to teach shapes, not motion; these runs fit that but do not show it.
 #
-# The paper's own table, of large runs with text: a Fréchet video distance (FVD, smaller is better) of 202, 68 and 58 for K = 0, 4 and 8, and single frames improved alike. Ours are small runs without captions, in other features: compare the *direction* alone.
+# The paper's own table, of large runs with text: a Fréchet video distance (FVD, smaller is better) of 202, 68 and 58 for K = 0, 4 and 8, and single frames improved likewise. Ours are small runs without captions, measured in other features: compare only the *direction*.
 #
-# **The other question: at equal cost?** Then the run without images sees half as many clips again, or takes half as many steps again. `python -m utils.compare settings` trained `vdm-text` in these settings, one run each, with FLOPs equal to 2%, with Adam at 1e-3 where no other rate is named (compare the rows with each other alone):
+# **The other question: at equal cost?** Then the run without images sees half as many clips again, or takes half as many steps again. `python -m utils.compare settings` trained `vdm-text` in these settings, one run each, with FLOPs equal to within 2%, and Adam at 1e-3 where no other rate is named (compare the rows only with each other):
 
 # %%
 print("loss at log-SNR".ljust(24) + "".join(f"{level:>8g}" for level in LEVELS))
@@ -445,14 +445,14 @@ for r in json.loads((ASSETS / "results" / "video-settings.json").read_text()):
     print(f"{r['steps']:6d} steps, {r['clips']} clips" + "".join(f"{loss:8.4f}" for loss in r["validation_loss"].values()))
 
 # %% [markdown]
-# One run a setting, so only large gaps count; the compared loss is that of clips alone. With 8 clips a step, and with 2, the images do *not* pay for themselves at equal cost: the run without them sees half as many clips again and is as good or better at nearly every level. Fewer clips a step, and more steps, help most at so small a budget.
+# One run per setting, so only large gaps count; the loss is on clips alone. With 8 clips a step, and with 2, the images do *not* pay for themselves at equal cost: the run without them sees half as many clips again and is as good or better at nearly every level. At such a small budget, fewer clips per step, and more steps, help most.
 #
-# `vdm-text` is trained with images all the same: they carry captions, and we hope that an image teaches what a word means at a sixteenth of a clip's price. This loss would hardly see that, and we have not measured it otherwise.
+# `vdm-text` is still trained with images: they carry captions, and we hope that an image teaches what a word means at a sixteenth of a clip's price. This loss would hardly show that, and we have no other measure of it.
 #
 # (*Chosen* is the setting that the rows below it vary. The other rows: twice the learning rate and attention over time at 16×16 help a little; a second block at 8×8 costs more than it brings; min-SNR 5 makes the loss in strong noise much worse. The shipped weights had some 43,000 steps of 4 or 8 clips on a CPU first, and then 3,710 steps of 128 on a GPU, with most of the FLOPs.)
 #
 # ## 9. Play
-# How much of a pack is images is yours to choose; so is who sees whom. Change the two numbers (sliders on Colab), run the cell, and look at cost and mask:
+# You choose how much of a pack is images, and with it who sees whom. Change the two numbers (sliders on Colab), run the cell, and look at cost and mask:
 
 # %%
 num_frames = 16  #@param {type:"slider", min:1, max:32, step:1}
@@ -478,7 +478,7 @@ ax.set(title="who sees whom", xlabel="looks at frame", ylabel="frame");
 # | the paper says | we do | why |
 # |---|---|---|
 # | K = 8 images from random other videos behind each clip of 16 frames | first frames of other clips | any frame of Moving MNIST is as good as another |
-# | temporal attention masked: an image sees itself alone | the same, one mask for all layers | |
+# | temporal attention masked: an image sees only itself | the same, one mask for all layers | |
 # | whether images share the clip's noise level or caption: not stated | each its own | a step sees more levels; a wrong caption would teach a falsehood |
 # | text-conditional, 16×64×64, K = 0, 4, 8 | without captions in the table, 16×32×32, three seeds | one knob at a time; the table prints what a run cost |
 #
@@ -521,7 +521,7 @@ ax.set(title="two clips, eight images", xlabel="looks at frame", ylabel="frame")
 # </details>
 #
 # ### Exercise 2 · What the money buys (difficulty ●○○, importance ●●○, 5 minutes)
-# Let one frame cost 1: then a clip costs `t` and an image 1 (attention over time is so small a part that section 1 agrees). For a `budget` in these units and `k` images a clip, return how many *scenes* (clips and images) and how many *clips* training sees.
+# Let one frame cost 1: then a clip costs `t` and an image 1 (attention over time costs so little that section 1 agrees). For a `budget` in these units and `k` images per clip, return how many *scenes* (clips and images) and how many *clips* training sees.
 
 # %%
 def bought(budget, t, k):
@@ -559,16 +559,16 @@ print("K = 0:", bought(2400, 16, 0), "  K = 8:", bought(2400, 16, 8))
 #
 # <details><summary>Answers</summary>
 #
-# 1. They treat frames as batch; what is behind a frame on the time axis does not reach them.
+# 1. They treat frames as a batch: what is behind a frame on the time axis does not reach it.
 # 2. It attends to itself with weight 1: its own value, plus the vector for distance 0, goes through the output layer.
-# 3. Normalisation: whose statistics run over frames? Then each attention layer: does it get the mask?
-# 4. A pair of one seed shares its start, its clips and their noise levels; what these do to both runs alike drops out of the difference.
+# 3. Normalisation: does it take statistics over frames? Then each attention layer: does it get the mask?
+# 4. Two runs of one seed share their start, clips and noise levels; what these do to both runs alike cancels in the difference.
 # </details>
 #
 # ## What was shown, and what was not
 # Shown: what leaks without a mask; that packed equals separate to rounding error; a joint loss equal to the trainer's; a live pair; nine runs with their uncertainty, in which eight images lower the loss for the same clips; single runs in which they do not for the same cost. Not shown: better *samples*; what a *large* run gains (`python -m utils.compare joint` on a GPU is one command); the quality of single images; images from another source than the videos, which is where this becomes text-to-video without captioned clips (lesson 10).
 #
-# Next: [lesson 08](08_reconstruction_guidance.ipynb) takes the trained model and goes on from given frames.
+# Next: [lesson 08](08_reconstruction_guidance.ipynb) takes the trained model and continues from given frames.
 #
 # ## Readings
 # - Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet, *Video Diffusion Models*, 2022 (arXiv 2204.03458): the mask in section 3, the table of K in section 4.3.1.

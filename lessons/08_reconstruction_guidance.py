@@ -18,17 +18,17 @@
 #
 # ![Two real clips of sixteen frames that a model goes on with to sixty-four: above by putting the given frames in, below with the gradient of its error at them](../assets/figures/08_extension.gif)
 #
-# **Claim: a model that was trained to make clips from nothing can also continue a clip, fill a gap, sharpen, and set a drawing in motion, with no more training. While it samples, the gradient of its own error at what is given pulls the rest towards it. Just putting the given frames in is not enough: where the truth is known, that loses a third of the connection, and the gradient brings back most of it.**
-# Section 7 measures it on clips of this model, whose own clips are far from good: there the gain is in the expected direction, and small.
+# **Claim: a model that was trained to make clips from nothing can also continue a clip, fill a gap, sharpen, and set a drawing in motion, without further training. While it samples, the gradient of its own error on the given part pulls the rest towards that part. Just putting the given frames in is not enough: where the truth is known, this loses a third of the connection, and the gradient restores most of it.**
+# Section 7 measures the gain with this model, whose own clips are far from good: it is in the expected direction, and small.
 #
-# (Above: two real clips of 16 frames, continued to 64 by the shipped `vdm-text`. Top row: replacement. Bottom row: reconstruction guidance. A grey frame around a clip: given.)
+# (Above: two real clips of 16 frames, continued to 64 by the shipped `vdm-text`. Top row: replacement. Bottom row: reconstruction guidance. A grey border marks given frames.)
 #
 # You will be able to
 # - see why a model ignores frames that are merely put in, and measure it;
 # - derive the correction of *Video Diffusion Models* (Ho et al. 2022, section 3.1) and write it in ten lines, equal to the one in `utils`;
 # - check it where the truth is known: two correlated numbers;
 # - extend clips to any length with constant memory, forwards and backwards, and complete any mask;
-# - set a digit that you drew in motion.
+# - set in motion a digit that you drew.
 #
 # | reading | exercises | machine: T4 (estimate) / two CPU cores |
 # |---|---|---|
@@ -89,11 +89,11 @@ F64 = torch.float64
 
 # %% [markdown]
 # ## 1. Put the given frames in
-# `vdm-text` makes clips of sixteen frames from nothing. Now eight frames are *given*, $x^a$, and eight are missing, $x^b$. The obvious way is **replacement**: sample as ever, but before each step put the given frames in, with fresh noise of that step's level, so that they look like what the network is used to. (The captions are guided as in lesson 06, with $g = 2$, in all that follows.)
+# `vdm-text` makes clips of sixteen frames from nothing. Now eight frames are *given*, $x^a$, and eight are missing, $x^b$. The obvious way is **replacement**: sample as usual, but before each step put the given frames in, with fresh noise at that step's level, so that they look like what the network is used to. (From here on, captions are guided as in lesson 06, with $g = 2$.)
 #
 # | | shape | |
 # |---|---|---|
-# | $x$ | (B, 1, 16, 32, 32) | the clip; of use where it is given |
+# | $x$ | (B, 1, 16, 32, 32) | the clip; only its given part is used |
 # | `given` | (16, 1, 1), bool | the mask: True for frames 0 to 7 |
 # | $z$ | (B, 1, 16, 32, 32) | $z^a$ is put in, $z^b$ is sampled |
 
@@ -134,9 +134,9 @@ show.film_strip((torch.cat([x, replaced]).cpu().clamp(-1, 1) + 1) / 2, ["real"] 
 
 
 # %% [markdown]
-# **Look at frame 8**, the first that is not given, and go back and forth between it and frame 7. Do the digits go on where they were, as what they were? Where strokes break, jump or turn into another digit, that is the *seam*: only the network's own guess, made from noisy frames, ties frame 8 to frame 7.
+# **Look at frame 8**, the first that is not given, and compare it with frame 7. Do the digits continue from where they were, as the same digits? Where strokes break, jump or turn into another digit, you see the *seam*: only the network's own guess, made from noisy frames, ties frame 8 to frame 7.
 #
-# They would go on if the network believed in the given frames. Does it? It says what it believes at every step: $\hat x^a$, its own estimate of the frames that are given, *before* they are put in once more. Noise blurs that belief in any case, so a control stands beside it: what the same network believes of the same frames when the *other* half is the true one, too, in the same noise.
+# The digits would continue if the network believed the given frames. Does it? At every step it says what it believes: $\hat x^a$, its own estimate of the given frames, *before* they are put in again. Noise blurs that belief in any case, so we add a control: what the same network believes of the same frames, in the same noise, when the *other* half is true as well.
 
 # %%
 def missed(believed, x, given):
@@ -162,12 +162,12 @@ for level in (-4, -2, -1, 0):
     print(f"near log-SNR {level:2d} the belief in the given frames is worse by {harm[k]:4.0%} because the other half is made up")
 
 # %% [markdown]
-# In strong noise little is to be seen of it; where strokes take shape, a belief is worse for the company that it keeps (two clips): the half that is being made up pulls at the half that we know, at each of many steps. The next section shows a case where the same fault costs a third.
+# In strong noise the effect is hardly visible; where strokes take shape, the belief suffers from the other half (two clips): the half that is being made up pulls at the half that we know, at each of many steps. In the next section the same fault costs a third.
 #
 # ## 2. Two numbers, where the truth is known
-# Is that the network's fault, or the method's? Take a case in which the network is perfect. The data: pairs of numbers, normal, variance 1, correlation $\rho = 0.9$. The first is given, the second missing. Then everything has a formula: the second is $\rho$ times the first (the *slope*), give or take $\sqrt{1 - \rho^2} = 0.436$ (the *rest*).
+# Is that the network's fault, or the method's? Take a case in which the network is perfect. The data are pairs of normal numbers with variance 1 and correlation $\rho = 0.9$. The first is given, the second missing. Then everything has a formula: the second is $\rho$ times the first (the *slope*), plus noise of standard deviation $\sqrt{1 - \rho^2} = 0.436$ (the *rest*).
 #
-# The denoiser of the pair (what a perfect network would have learnt) is linear, $\hat x = \alpha C\,(\alpha^2 C + \sigma^2 I)^{-1} z$ with the covariance $C$. **Predict:** sampled by replacement with this perfect denoiser and very many steps, what slope do you get, 0.9?
+# The denoiser of the pair (what a perfect network would have learnt) is linear, $\hat x = \alpha C\,(\alpha^2 C + \sigma^2 I)^{-1} z$ with the covariance $C$. **Predict:** if you sample by replacement with this perfect denoiser and very many steps, is the slope 0.9?
 
 # %%
 C = torch.tensor([[1, 0.9], [0.9, 1]], dtype=F64)
@@ -205,20 +205,20 @@ print("replacement, perfect network, 256 steps: slope {}, rest {}".format(*slope
 # %% [markdown]
 # <details><summary>What happened</summary>
 #
-# Slope 0.62 in place of 0.9: a third of the connection is lost, with a perfect network, and it is not for lack of steps. Replacement asks the network for $\mathbb E[x^b \mid z]$, the mean of what $x^b$ may be when all that is seen is $z$. While $z^a$ is noisy it says little of $x^a$. But we *know* $x^a$. What should be asked for is $\mathbb E[x^b \mid z, x^a]$.
+# Slope 0.62 instead of 0.9: a third of the connection is lost, with a perfect network, and too few steps are not the reason. Replacement asks the network for $\mathbb E[x^b \mid z]$, the mean of $x^b$ when only $z$ is seen. While $z^a$ is noisy, it says little about $x^a$. But we *know* $x^a$. What we should ask for is $\mathbb E[x^b \mid z, x^a]$.
 # </details>
 #
 # ## 3. The missing term
-# For any noisy $z = \alpha x + \sigma\epsilon$ the estimate and the score belong together ([lesson 01](01_ddpm_on_mnist.ipynb#4.-Where-the-loss-comes-from)): $\hat x = (z + \sigma^2\,\nabla_z \log q(z))/\alpha$. With $x^a$ known, Bayes adds one term to the score of $z^b$, hence to the estimate of $x^b$:
+# For any noisy $z = \alpha x + \sigma\epsilon$ the estimate and the score determine each other ([lesson 01](01_ddpm_on_mnist.ipynb#4.-Where-the-loss-comes-from)): $\hat x = (z + \sigma^2\,\nabla_z \log q(z))/\alpha$. With $x^a$ known, Bayes adds one term to the score of $z^b$, hence to the estimate of $x^b$:
 #
 # $$\nabla_{z^b}\log q(z^b \mid z^a, x^a) = \nabla_{z^b}\log q(z) + \nabla_{z^b} \log q(x^a \mid z)
 # \quad\Rightarrow\quad \mathbb E[x^b \mid z, x^a] = \hat x^b + \frac{\sigma^2}{\alpha}\,\nabla_{z^b}\log q(x^a \mid z)$$
 #
-# What is $q(x^a \mid z)$, how probable is what is given, from all that is noisy? The paper approximates it by a normal distribution around what the network believes, $\hat x^a(z)$, with variance $\sigma^2/\alpha^2$, the noise in $z$ in units of the data. Its logarithm is $-\frac{\alpha^2}{2\sigma^2}\lVert x^a - \hat x^a(z)\rVert^2$ and a constant. Put it in, and $\sigma^2$ cancels. A weight $w_r$ in front makes up for the approximation (and for another: with captions guided, $\hat x$ is no longer exactly the mean that the first line speaks of):
+# What is $q(x^a \mid z)$: how probable is what is given, judged from the noisy $z$? The paper approximates it by a normal distribution around what the network believes, $\hat x^a(z)$, with variance $\sigma^2/\alpha^2$, the noise in $z$ in units of the data. Its logarithm is $-\frac{\alpha^2}{2\sigma^2}\lVert x^a - \hat x^a(z)\rVert^2$ plus a constant. Insert it, and $\sigma^2$ cancels. A weight $w_r$ in front makes up for the approximation (and for another: with guided captions, $\hat x$ is no longer exactly the mean that the first line assumes):
 #
 # $$\tilde x^b = \hat x^b - \frac{w_r\,\alpha}{2}\,\nabla_{z^b} \lVert x^a - \hat x^a(z)\rVert^2$$
 #
-# Read it: *change $z^b$ so that the network's belief about the given frames comes nearer to the truth.* The norm is a **sum** over everything given, and the gradient runs **through the network**: $\hat x^a$ depends on $z^b$ because frames see each other. $w_r = 0$ is replacement.
+# In words: *change $z^b$ so that the network's belief about the given frames comes nearer to the truth.* The norm is a **sum** over everything given, and the gradient runs **through the network**: $\hat x^a$ depends on $z^b$ because frames see each other. $w_r = 0$ is replacement.
 
 # %%
 def guided(denoise, x, given, weight):
@@ -235,7 +235,7 @@ def guided(denoise, x, given, weight):
 
 
 # %% [markdown]
-# Try it on the pairs, with weights 0, 1, 2, 4 and 9, and with the paper's second sampler too: half as many steps, each followed by a Langevin step (a small walk at the same noise level, [lesson 02](02_fast_samplers.ipynb)). **Predict:** the derivation says $w_r = 1$. Is it best?
+# Try it on the pairs, with weights 0, 1, 2, 4 and 9, and also with the paper's second sampler: half as many steps, each followed by a Langevin step (a small walk at the same noise level, [lesson 02](02_fast_samplers.ipynb)). **Predict:** the derivation says $w_r = 1$. Is it best?
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -267,10 +267,10 @@ for ax, (name, second) in zip(axes, shown.items()):
 axes[0].set_ylabel("sampled");
 
 # %% [markdown]
-# The dashed line is the truth's slope. At $w_r = 1$, what the derivation says, about half of what replacement lost is still missing (ancestral). About $w_r = 2$ both numbers are nearly right; beyond, the cloud is thinner and steeper than the truth: **over-guided**, too sure of itself. The weight is a dial with a price, like the guidance scale of lesson 03. It cannot be exactly right everywhere, as the normal distribution with that variance is an approximation.
+# The dashed line is the truth's slope. At $w_r = 1$, the derived value, about half of what replacement lost is still missing (ancestral). At about $w_r = 2$ both numbers are nearly right; beyond that, the cloud is thinner and steeper than the truth: **over-guided**, too sure of itself. The weight is a dial with a price, like the guidance scale of lesson 03. It cannot be exactly right everywhere, as the normal distribution with that variance is an approximation.
 #
 # ## 4. The gradient, as a picture
-# Back to clips. Given are frames 0 to 7; in the rest there is noise, and in it, faintly, *another* clip: the two halves disagree. **Predict:** which way does the correction push frames 8 to 15, and which of them most?
+# Back to clips. Frames 0 to 7 are given; the rest is noise with *another* clip faintly in it: the two halves disagree. **Predict:** which way does the correction push frames 8 to 15, and which of them most?
 
 # %%
 level = torch.full((1,), -2.0, device=DEVICE)
@@ -299,7 +299,7 @@ size = push.abs().mean((0, 1, 3, 4)).cpu()
 print("the frame next to them is pushed more than the last:", bool(size[8] > size[15]))
 
 # %% [markdown]
-# Near the given frames the push is largest and points, on the whole, the right way: away from the other clip, towards the one that goes on. Far from them it is smaller, and here it points away at the end. The yardstick is the one true future, which the network cannot know by frame 15; and at this noise what it believes of the last frames is a blur. (One clip.)
+# Near the given frames the push is largest and points, on the whole, the right way: away from the other clip, towards the one that goes on. Far from them it is smaller, and in this example it points away at the end. We compare with the one true future, which the network cannot know as far ahead as frame 15; and at this noise its belief about the last frames is a blur. (One clip.)
 #
 # **Break it.** Three mistakes, two of them found in public code. Each runs without complaint:
 
@@ -328,13 +328,13 @@ assert x[:1].numel() == 16_384 and abs(mean * 16_384 - right) < 0.01       # the
 
 # %% [markdown]
 # - The mean makes the push 16,384 times too small: nothing happens at any usual weight.
-# - A gradient that goes around the network does not reach other frames at all.
-# - Comparing the wrong frames gives a push of a healthy size, towards frames that nobody knows.
+# - A gradient that bypasses the network does not reach other frames at all.
+# - Comparing the wrong frames gives a push of plausible size, towards frames that nobody knows.
 #
 # (One public implementation compares the last frames while it puts in the first, and takes the mean.)
 #
 # ## 5. The same clips, guided
-# One argument more for the loop of section 1. With which weight? It was chosen on clips of *validation* digits, made four times as long (`python -m utils.extension vdm-text --split validation --num 32 --weights 2 5 10 --out runs/extension.json`; section 7 says what is measured):
+# The loop of section 1 takes one more argument. Which weight? We chose it on clips of *validation* digits, extended to four times their length (`python -m utils.extension vdm-text --split validation --num 32 --weights 2 5 10 --out runs/extension.json`; section 7 says what is measured):
 
 # %%
 table = json.loads((ASSETS / "results" / "vdm-text-extension-validation.json").read_text())
@@ -344,7 +344,7 @@ for name, r in table["rows"].items():
         print(f"{name:36s}missed {r['missed']:.3f}   off one path across the seam {r['across']:.2f} px   off the path later {r['rmse']:.2f} px")
 
 # %% [markdown]
-# The larger the weight, the nearer what is believed comes to what is given (*missed*). Digits break off their path least at 5, and at 10 they leave it more later on. So it is 5; so few clips do not rule out its neighbours.
+# The larger the weight, the closer the belief comes to the given frames (*missed*). Across the seam, digits leave their path least at 5; later on, the less the smaller the weight. What happens at the seam is what guidance is for, so we take 5, though so few clips do not rule out its neighbours.
 #
 # **Look at frame 8 again:**
 
@@ -371,7 +371,7 @@ replaced_too = model.inpaint(real[pair, :, :16], given.cpu(), captions, method="
 print("and replacement, which is weight 0:", torch.allclose((replaced.cpu().clamp(-1, 1) + 1) / 2, replaced_too, atol=1e-3))
 
 # %% [markdown]
-# What does the network believe of the given frames now, at each noise level, before they are put back? **Predict:** at which levels can the gradient make a difference?
+# What does the network now believe about the given frames, at each noise level, before they are put back? **Predict:** at which levels can the gradient make a difference?
 
 # %%
 curves = {"replacement": missed(believed, x, given), f"w_r = {WEIGHT:g}": missed(believed_now, x, given)}
@@ -388,10 +388,10 @@ for level in (-8, -4, -2, 0, 2):
     print(f"near log-SNR {level:2d} the guided error is smaller by {smaller[k]:4.0%}")
 
 # %% [markdown]
-# At the noisy end beliefs are blurs either way, and the gradient is multiplied by a small $\alpha$; at the clean end the given frames speak for themselves. In between is where it counts. The gap is small all the same: the belief does not become right, it becomes less wrong.
+# At the noisy end beliefs are blurs either way, and the gradient is multiplied by a small $\alpha$; at the clean end the given frames speak for themselves. In between, the gradient counts. Still, the gap is small: the belief does not become right, only less wrong.
 #
 # ## 6. The weight, turned
-# Too large a weight burns: where the push is larger than the data, pixels are driven out of range. Four clips, live, the same noise for all. *Seam*: how much frame 8 differs from frame 7, real clips = 1. The price of guidance is printed too: the network is run forwards *and* backwards. **Predict:** how many times as long does that take?
+# Too large a weight burns the picture: where the push is larger than the data, pixels are driven out of range. Four clips, live, the same noise for all weights. *Seam*: how much frame 8 differs from frame 7, real clips = 1. The price of guidance is printed too: the network is run forwards *and* backwards. **Predict:** how many times as long does that take?
 
 # %%
 four, names = real[3:7, :, :16], test.captions[3:7]
@@ -409,10 +409,10 @@ show.film_strip(torch.cat([four[:1], *[clips[:1] for clips in turned.values()]])
                 borders=[8], title="frames 0 to 7 given; same noise")
 
 # %% [markdown]
-# Compare the seams: weight 1 already brings most of what there is to gain, 1 to 10 look much alike, and 30 burns, with a seam that is worse than without guidance. Guidance takes longer by the pass backwards through the network (printed above). Four clips are an anecdote: the next section has more.
+# Compare the seams: weight 1 already brings most of the gain, 1 to 10 look much alike, and 30 burns, with a seam that is worse than without guidance. The backward pass through the network makes guidance slower (printed above). Four clips are an anecdote: the next section has more.
 #
 # ## 7. From 16 frames to 64, and on
-# A clip of any length, in blocks: the last eight frames are given, eight more are sampled, and so on. The network never sees more than sixteen frames, so memory does not grow with the length. `model.extend` does it; here are two real clips, continued both ways. In the picture a digit that moves on is a line; look for lines that break off at frame 16, and later. (Captions name digits only: a direction would be that of a block's first frame, and digits bounce.)
+# A clip of any length is made in blocks: the last eight frames are given, eight more are sampled, and so on. The network never sees more than sixteen frames, so memory does not grow with the length. `model.extend` does it; here are two real clips, continued both ways. In the picture a moving digit is a line; look for lines that break off at frame 16, and later. (Captions name digits only: a direction would refer to a block's first frame, and digits bounce.)
 
 # %%
 sixteen = real[pair, :, :16]
@@ -431,7 +431,7 @@ show.play(torch.cat(framed), [f"{what}: {text}" for what in long for text in cap
           path=outputs() / "08_extension.gif")
 
 # %% [markdown]
-# And on to 256 frames, one clip. The steps are few, so this shows memory, not quality: at the peak of the whole process, before and after.
+# And on to 256 frames, for one clip. The steps are few, so this shows memory, not quality: the peak of the whole process, before and after.
 
 # %%
 before = peak_memory_mib(DEVICE)
@@ -443,17 +443,17 @@ assert grown < 200
 show.xt_slice(endless, captions[:1], time_across=True, title=f"{endless.shape[2]} frames, {few} steps a block")
 
 # %% [markdown]
-# **Measured.** Real clips of 64 frames: their first 16 are given, and each way goes on from the same noise (`python -m utils.extension`). The columns; the first four are means over the three windows of 16 new frames:
+# **Measured.** Of real clips of 64 frames the first 16 are given, and each method continues with the same noise (`python -m utils.extension`). These are the columns; the first four are means over the three windows of 16 new frames:
 #
 # | | what it measures |
 # |---|---|
-# | distance | kernel distance to real clips' same window |
+# | distance | kernel distance to the same window of real clips |
 # | path | how far digits are off the best bouncing path, pixels |
-# | identity | frames that look like the digit which the window's frames look like most often |
-# | digits | windows that show both digits that were given |
+# | identity | frames that look like the digit seen most often in the window |
+# | digits | windows that show both given digits |
 # | **across** | how far digits are off *one* path through the eight frames before and the eight after the seam, pixels |
 # | seam | how much the first new frame differs from the last given one; real clips 1, unrelated clips about 1.4 |
-# | missed | what the network believes of the given frames against what they are |
+# | missed | how far the network's belief about the given frames is off |
 
 # %%
 table = json.loads((ASSETS / "results" / "vdm-text-extension.json").read_text())
@@ -488,7 +488,7 @@ width = max((b["kernel_distance_high"] - b["kernel_distance_low"]) / 2 for name 
 print(f"n = {table['n']}: a single distance is known to about ± {width:.2f} (95%)")
 
 # %% [markdown]
-# Is the gap in *across* more than luck? All ways go on from the same clips and the same noise, so draw clips again with replacement, many times (a bootstrap), and take the difference each time, of the same clips.
+# Is the gap in *across* more than luck? All methods continue the same clips with the same noise, so resample the clips many times, with replacement (a bootstrap), and each time take the difference on the same clips.
 
 # %%
 of_digits = {name: torch.tensor(r["across_by_clip"]) for name, r in rows.items()}  # (N, 2), pixels
@@ -503,14 +503,14 @@ assert rows[chosen]["missed"] < rows["replacement"]["missed"] and all(rows[chose
 assert all(r["rmse"] > new["rmse"] and r["identity"] < new["identity"] for name, r in rows.items() if "missed" in r)
 
 # %% [markdown]
-# **What the table says.** Guidance does what it was derived for: what is believed of the given frames is nearer to them (*missed*), and where they end digits break off their path less than with replacement, also with twice the steps (about the price of guidance). But the gain is small, and so many clips do not settle that it is more than luck: the intervals reach beyond zero, also against simply repeating the last frame. By *distance*, replacement with twice the steps is even the best of the three, by less than one number is known to. In section 2, where the network is perfect, nothing is left to chance, and the gain is large.
+# **What the table says.** Guidance does what it was derived for: the belief about the given frames is nearer to them (*missed*), and where they end, digits leave their path less than with replacement, even with twice the steps (about the price of guidance). But the gain is small, and this many clips cannot settle whether it is more than luck: the intervals include zero, also against simply repeating the last frame. By *distance*, replacement with twice the steps is even the best of the three, by less than the uncertainty of one number. In section 2, where the network is perfect, nothing is left to chance, and the gain is large.
 #
-# **What it does not say.** That the new frames *themselves* are better. Within a window, digits are further off their path than in this model's own clips ("new clips, nothing given"), and look less like one digit, whichever way they are made. Each block goes on from frames that the model made, so its flaws are handed on, and add up. And a distance that compares windows one by one cannot see a seam; at this number of clips it cannot decide anyway. More clips are one command on a GPU.
+# **What it does not say.** That the new frames *themselves* are better. Within a window, digits are further off their path than in this model's own clips ("new clips, nothing given"), and look less like one digit, whichever method made them. Each block continues frames that the model made, so their flaws are passed on, and add up. And a distance that compares windows one by one cannot see a seam; at this number of clips it cannot decide anyway. More clips are one command on a GPU.
 #
-# The paper's gap of 136 to 451 was measured over whole clips, with a large model whose own clips are good.
+# The paper's gap, 136 against 451, was measured over whole clips, with a large model whose own clips are good.
 #
 # ## 8. Any mask
-# Nothing in the correction says that *frames* are given. Whatever is known of the clip, as a differentiable function of it, can be compared and pulled at. Three masks: both ends, the left half of every frame, and the *last* frames. **Predict:** will what is made up meet what is given, at every border?
+# Nothing in the correction requires whole *frames*. Whatever is known about the clip, as a differentiable function of it, can be compared and can pull. Here are three masks: both ends, the left half of every frame, and the *last* frames. **Predict:** will the made-up part fit the given part at every border?
 
 # %%
 ends = torch.zeros(16, 1, 1)
@@ -529,9 +529,9 @@ show.film_strip(torch.cat([sixteen, earlier]), ["real"] * 2 + ["8 frames before"
 show.film_strip(torch.cat([sixteen, halves]), ["real"] * 2 + ["left half given"] * 2, title="the left half of every frame is given: what is in the other?")
 
 # %% [markdown]
-# What is made up meets what is given in place and in motion; whether a digit stays the same digit across a border is another matter. That is the model's weakness (*identity* in the table), not the mask's.
+# The made-up part fits the given part in place and in motion; whether a digit stays the same digit across a border is another matter. That is the model's weakness (*identity* in the table), not the mask's.
 #
-# **Super-resolution without training for it.** Known is each frame at 16×16, averaged down; the function is `avg_pool`, and nothing is known exactly, so nothing is put in: the correction acts on all of $z$.
+# **Super-resolution without training for it.** We know each frame at 16×16, averaged down; the function is `avg_pool`. No pixel is known exactly, so nothing is put in: the correction acts on all of $z$.
 
 # %%
 small = F.avg_pool3d(sixteen, (1, 2, 2))
@@ -546,10 +546,10 @@ print("averaged down again they differ from what was given by (root mean square)
 print("sharpness (mean step from pixel to pixel):", ", ".join(f"{name} {value:.4f}" for name, value in edges.items()))
 
 # %% [markdown]
-# Averaged down, the guided clip fits what was given, and its edges are about as sharp as real ones; the bilinear one has half. Neither number says that the strokes are the *right* ones: compare with the real rows.
+# Averaged down, the guided clip fits what was given, and its edges are about as sharp as real ones; the bilinear clip's are half as sharp. Neither number says that the strokes are the *right* ones: compare them with the real rows.
 #
 # ## 9. Play: draw a digit, and it starts to move
-# Draw with characters: `#` is ink; change it as you like. On Colab you can draw with a finger instead: tick `use_canvas`. Beside your digit goes a test digit of MNIST, as the model knows pairs. One frame is given, fifteen are made; name your digit in the caption.
+# Draw with characters: `#` is ink; change the drawing as you like. On Colab you can draw with a finger instead: tick `use_canvas`. A test digit of MNIST is put beside yours, as the model knows pairs. One frame is given, fifteen are made; name your digit in the caption.
 
 # %%
 my_digit = """
@@ -584,11 +584,11 @@ show.play(moving, [f"future {k}" for k in range(1, 5)], columns=4, scale=4, path
 
 
 # %% [markdown]
-# It moves, and it bounces. But follow one digit through a row: these weights often let it melt into another one on the way. That is the third line here:
+# It moves, and it bounces. But follow one digit through a row: with these weights it often melts into another one on the way. See the third row here:
 #
 # | if it looks like this | then look at |
 # |---|---|
-# | the new frames start over, as if nothing were given | the weight is 0, or the mean in place of the sum (section 4) |
+# | the new frames start over, as if nothing were given | the weight is 0, or a mean instead of the sum (section 4) |
 # | new frames are burnt: specks, all white or black | the weight is too large, or too few steps for it (section 6) |
 # | the first new frame fits, then digits melt | the model, not the method: does `sample` keep its digits? (lesson 06) |
 # | a seam every eight frames | overlap too small; or given frames of a block were put in with the noise of another level |
@@ -598,7 +598,7 @@ show.play(moving, [f"future {k}" for k in range(1, 5)], columns=4, scale=4, path
 #
 # | the paper says | we do | why |
 # |---|---|---|
-# | the correction with $w_r\alpha/2$, sum of squares, gradient through the network; $z^a$ drawn from $q(z^a \mid x^a)$ | the same, drawn afresh before each call | it says what $z^a$ is drawn from, not how often |
+# | the correction with $w_r\alpha/2$, sum of squares, gradient through the network; $z^a$ drawn from $q(z^a \mid x^a)$ | the same, drawn afresh before each call | the paper says what $z^a$ is drawn from, not how often |
 # | $w_r$ = 50 (BAIR), 9 (Kinetics), elsewhere not listed | chosen on validation clips | it depends on data, size and model |
 # | ancestral sampler, or Langevin corrector after each step, δ = 0.1 | both (`langevin=0.1`); ancestral is the recipe's | the corrector doubles the price |
 # | together with guidance by captions | the same: the gradient runs through both halves of it | |
@@ -607,7 +607,7 @@ show.play(moving, [f"future {k}" for k in range(1, 5)], columns=4, scale=4, path
 #
 # ## 11. Exercises
 # ### Exercise 1 · The correction of a linear network (difficulty ●●○, importance ●●●, 10 minutes)
-# A network that is a matrix, $\hat x = M z$: write the corrected estimate $\tilde x$ of section 3 without autograd. `given` is a bool vector; only entries that are not given are corrected.
+# Let the network be a matrix, $\hat x = M z$. Write the corrected estimate $\tilde x$ of section 3 without autograd. `given` is a bool vector; only entries that are not given are corrected.
 
 # %%
 def linear_correction(M, z, x, given, weight, alpha):
@@ -638,11 +638,11 @@ linear_correction = check("exercise 1", linear_correction, reference_linear_corr
 # return x_hat - weight * alpha / 2 * gradient * ~given
 # ```
 #
-# It is the transposed network that carries the error from what is given to what is not: no connection in M, no push.
+# The transposed network carries the error from given entries to the others: no connection in M, no push.
 # </details>
 #
 # ### Exercise 2 · Count the blocks (difficulty ●○○, importance ●●○, 5 minutes)
-# A model makes `size` frames at a time and goes on with `overlap` of them given. How many blocks does it take from `given` frames (at least `overlap`) to `num_frames`, and how many frames are sampled but thrown away?
+# A model makes `size` frames at a time, of which `overlap` are given. How many blocks does it take to get from `given` frames (at least `overlap`) to `num_frames`, and how many frames are sampled but thrown away?
 
 # %%
 def blocks(given, num_frames, size, overlap):
@@ -671,11 +671,11 @@ blocks = check("exercise 2", blocks, reference_blocks, (16, 64, 16, 8), (16, 256
 # return count, given + count * new - num_frames
 # ```
 #
-# A small overlap is cheap and forgets; a large one is dear and remembers. Nothing carries memory from block to block but the overlap.
+# A small overlap is cheap and forgets; a large one is expensive and remembers. Only the overlap carries memory from block to block.
 # </details>
 #
 # ### Exercise 3 · Another thing to know (difficulty ●○○, importance ●●○, 5 minutes)
-# Suppose all you know of a clip is its *shadow*: for every frame, the mean over rows, (B, 1, T, W). Write the function that observes it, for `reconstruction_denoiser`; below it is used.
+# Suppose all you know of a clip is its *shadow*: for every frame, the mean over rows, (B, 1, T, W). Write the function that observes it, for `reconstruction_denoiser`; it is used below.
 
 # %%
 def shadow(x):
@@ -723,18 +723,18 @@ show.film_strip((torch.cat([x, state.z]).cpu().clamp(-1, 1) + 1) / 2, ["real"] *
 # 1. Replacement with a perfect network and endless steps: why is the slope still wrong?
 # 2. Why a sum of squares and not a mean?
 # 3. Where would the correction be zero even with the right formula?
-# 4. Given frames stand in the result exactly. Does that say that the method works?
+# 4. The given frames appear exactly in the result. Does that show that the method works?
 #
 # <details><summary>Answers</summary>
 #
-# 1. It asks for the estimate given $z$ alone; that $x^a$ itself is known never enters but through its noisy copy.
+# 1. It asks for the estimate given $z$ alone; the known $x^a$ enters only through its noisy copy.
 # 2. The logarithm of a probability of independent pixels is a sum; a mean divides the push by their number.
 # 3. In a network whose frames do not see each other: what is believed of the given frames does not depend on the others.
-# 4. No: they are put in. Look at what the network believed of them, at the seam, and at what comes after.
+# 4. No: they are put in. Look at what the network believed about them, at the seam, and at what comes after.
 # </details>
 #
 # ## What was shown, and what was not
-# Shown: the correction against an exact truth; that it equals the one in `utils`; what is believed of given frames; extension to 64 and 256 frames, any mask, a drawing, super-resolution; a table with floor, controls and a row of replacement at equal seconds. Not shown: that this beats a model *trained* to continue or interpolate ([lesson 11](11_frame_interpolation.ipynb) compares the two), or what a larger model gains by it.
+# Shown: the correction against an exact truth; that it equals the one in `utils`; what is believed of given frames; extension to 64 and 256 frames, any mask, a drawing, super-resolution; a table with floor, controls and a row of replacement at about equal cost. Not shown: that this beats a model *trained* to continue or interpolate ([lesson 11](11_frame_interpolation.ipynb) compares the two), or what a larger model gains by it.
 #
 # Next: [lesson 09](09_pseudo_3d_layers.ipynb), where a network for pictures becomes one for video.
 #

@@ -18,10 +18,10 @@
 #
 # ![Two captions, four networks: an image network frame by frame, the same with random layers over time, with pseudo-3D layers after a short training, and after a long one](../assets/figures/09_pseudo_3d.gif)
 #
-# **Claim: a network trained on pictures can be turned into a network for video without losing anything. New layers between the frames start so that they do nothing yet: at first every frame comes out as the image network draws it, proven here for the whole trained network, to ten decimals. Started at random, the same layers destroy all that it knew.**
+# **Claim: a network trained on pictures can be turned into a network for video without losing anything. New layers between the frames are initialised to do nothing yet: at first every frame comes out as the image network draws it, proven here for the whole trained network, to ten decimals. Started at random, the same layers destroy all that the network knew.**
 # Then they learn. A convolution over time lets a frame hear its two neighbours; attention over time lets it hear all frames.
 #
-# (Above, one row a caption, the same noise in all. Left to right: the image network, frame by frame; with layers over time at random; with pseudo-3D layers, after the short training of this lesson; the shipped `mav` of lesson 10.)
+# (Above: one row per caption, the same noise in all. Left to right: the image network, frame by frame; with random layers over time; with pseudo-3D layers, after the short training of this lesson; the shipped `mav` of lesson 10.)
 #
 # You will be able to
 # - write the pseudo-3D convolution and attention of *Make-A-Video* (Singer et al. 2022, section 3.2), equal to those in `utils` on the same weights;
@@ -97,7 +97,7 @@ torch.manual_seed(0);
 
 # %% [markdown]
 # ## 1. Why start from images?
-# Lesson 06 trained on clips with captions. Moving MNIST has them because we made them; the world hardly does. It has captioned *pictures* by the billion, and videos that nobody described. A model that knows from pictures what things look like and what they are called has only time left to learn. And pictures are cheap:
+# Lesson 06 trained on clips with captions. Moving MNIST has such clips because we made them; the real world has few. It has captioned *pictures* by the billion, and videos that nobody described. A model that knows from pictures what things look like and what they are called only has to learn time. And pictures are cheap:
 
 # %%
 picture, clip = cost(recipe("mav-image")), cost(replace(recipe("vdm-text"), num_images=0))
@@ -106,7 +106,7 @@ print(f"training on one picture: {picture['gflop_per_sample']:.2f} GFLOP; on one
 assert ratio > 16
 
 # %% [markdown]
-# So take `mav-image`, a text-to-image network: the U-Net of lesson 06 without its layers over time, trained on captioned pictures. A clip folds into it, frames as batch. This is the network frame by frame, and a sampler for whatever takes a clip:
+# So take `mav-image`, a text-to-image network: the U-Net of lesson 06 without its layers over time, trained on captioned pictures. A clip folds into it, with frames as a batch. Here is the network frame by frame, and a sampler for any network on clips:
 
 # %%
 image = load_pretrained("mav-image", device=DEVICE)
@@ -140,10 +140,10 @@ show.film_strip(apart, captions, title=f"the image network, frame by frame ({ima
 
 
 # %% [markdown]
-# Sixteen pictures, some of them of what was asked for, and no clip: nothing tells frame 5 what frame 4 looks like. The network needs layers over time. What should they be *before* they are trained?
+# Sixteen pictures, some of them showing what was asked for, but no clip: nothing tells frame 5 what frame 4 looks like. The network needs layers over time. What should they be *before* they are trained?
 #
 # ## 2. The naive way: new layers, as they come
-# Two obvious ways. **(a)** Make each 3×3 convolution a 3×3×3 one. **(b)** Keep the 3×3 convolutions, put a convolution over time behind each, and attention over time behind attention over space. Either way, layers that are new begin as PyTorch makes them: at random. The others get the trained weights, by name.
+# Two obvious ways. **(a)** Make each 3×3 convolution a 3×3×3 one. **(b)** Keep the 3×3 convolutions, put a convolution over time after each, and attention over time after attention over space. Either way, new layers start as PyTorch initialises them: at random. The others get the trained weights, by name.
 #
 # First two helpers, to copy weights by name and to put 3D convolutions in place; then the two networks:
 
@@ -194,7 +194,7 @@ show.film_strip(torch.cat([clips[:1] for clips in naive.values()]), list(naive),
 # %% [markdown]
 # <details><summary>What happened</summary>
 #
-# Nothing is left, in (b) no more than in (a). In (a) the trained kernels are gone. In (b) they are all there, but behind every one stands a layer that mixes all channels with random numbers, so the next trained layer gets features that it has never seen. Training would have to learn time *and* undo this. The knowledge is in the weights, and out of reach.
+# Nothing is left, in (a) or in (b). In (a) the trained kernels are gone. In (b) they are all there, but each is followed by a layer that mixes all channels with random numbers, so the next trained layer gets features that it has never seen. Training would have to learn time *and* undo this. The knowledge is in the weights, but out of reach.
 # </details>
 #
 # ## 3. The fix: a layer that does nothing yet
@@ -246,7 +246,7 @@ by_frame = F.conv2d(rearrange(x, "b c t h w -> (b t) c h w"), fresh.weight, fres
 print("fresh, it is the 2D convolution of every frame, exactly:", difference(fresh(x), rearrange(by_frame, "(b t) c h w -> b c t h w", t=7)) == 0)
 
 # %% [markdown]
-# **What is given up?** A 2D convolution and then a 1D one is a 3D convolution: its kernel is their product, $\text{kernel}_{k} = K_k W$, for $k = -1, 0, 1$. But not every 3D kernel is such a product. Check it away from the ends of the clip (section 6 is about these):
+# **What is given up?** A 2D convolution followed by a 1D one is a 3D convolution: its kernel is their product, $\text{kernel}_{k} = K_k W$, for $k = -1, 0, 1$. But not every 3D kernel is such a product. Check it away from the ends of the clip (section 6 is about the ends):
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -259,10 +259,10 @@ print("at the start: the 2D kernel in the middle", bool(torch.equal(start[:, :, 
 
 
 # %% [markdown]
-# So a full 3D convolution can start right, too: 2D kernel in the middle slice, zeros beside it. The identity start is not what speaks for the pseudo-3D form. Two other things do: it is cheaper (section 5), and the image weights $W$ stay apart from the new ones. So $W$ can be *frozen*, kept as it is while the rest is trained, and pictures can go by the new layers (section 7).
+# So a full 3D convolution can start right, too: the 2D kernel in the middle slice, zeros beside it. The identity start is thus no argument for the pseudo-3D form. Two others are: it is cheaper (section 5), and the image weights $W$ stay apart from the new ones. So $W$ can be *frozen* (kept as it is while the rest is trained), and pictures can bypass the new layers (section 7).
 #
 # ## 4. Attention that does nothing yet
-# **Pseudo-3D attention**: attention over space as trained, then attention over time as in lesson 05, beside a shortcut:
+# **Pseudo-3D attention**: attention over space as trained, then attention over time as in lesson 05, with a shortcut:
 #
 # $$u = y + W_{\text{out}}\,\operatorname{attention}_{\text{time}}(y), \qquad W_{\text{out}} = 0 \text{ at the start}$$
 #
@@ -301,7 +301,7 @@ print("output projection zero: attention over space, frame by frame, exactly:", 
 
 # %% [markdown]
 # ## 5. The price
-# One convolution of 64 channels over a clip of 16 frames of 16×16, three ways. FLOPs of forward and backward, a multiplication and an addition counted as two. **Predict:** 3×3 has 9 weights for each pair of channels, 3×3×3 has 27. And pseudo-3D?
+# One convolution of 64 channels over a clip of 16 frames of 16×16, in three forms. FLOPs of forward and backward pass; a multiplication and an addition count as two. **Predict:** 3×3 has 9 weights for each pair of channels, 3×3×3 has 27. And pseudo-3D?
 
 # %%
 one = {"2D, frame by frame": nn.Conv3d(64, 64, (1, 3, 3), padding=(0, 1, 1)), "pseudo-3D": Pseudo3DConvolution(64, 64), "3D, 3x3x3": nn.Conv3d(64, 64, 3, padding=1)}
@@ -320,7 +320,7 @@ print("and less than 1.4 times as much as 2D:", pseudo.parameters < 1.4 * flat.p
 print("it keeps more for the backward pass than 3D:", pseudo.saved_bytes > full.saved_bytes)
 
 # %% [markdown]
-# 12 weights for each pair of channels, against 9 and 27, all in all. As in lesson 05 the price is paid in memory: the result between the two convolutions is kept. The whole network:
+# In all, 12 weights for each pair of channels, against 9 and 27. As in lesson 05, the price is paid in memory: the result between the two convolutions is kept. The whole network:
 
 # %%
 z, level = torch.zeros(1, 1, 16, 32, 32), torch.zeros(1)
@@ -332,9 +332,9 @@ for name, net in whole.items():
 
 # %% [markdown]
 # ## 6. Who hears whom
-# Now leave the start: give the layers random weights, as after training, and ask what each new layer adds. **Predict:** frame 5 of a clip is changed. Which frames move behind one pseudo-3D convolution? Behind two, four? Behind attention over time?
+# Now leave the identity start: give the layers random weights, as after training, and ask what each new layer adds. **Predict:** frame 5 of a clip is changed. Which frames move after one pseudo-3D convolution? After two, four? After attention over time?
 #
-# Two probes that must agree. *Who moves*: change frame 5 of the input, and see which frames of the output move. *Who is heard*: by autograd, which frames of the input does frame 5 of the output depend on.
+# Two probes must agree. *Who moves*: change frame 5 of the input, and see which frames of the output move. *Who is heard*: find by autograd on which frames of the input frame 5 of the output depends.
 
 # %%
 def who_moves(layer, frame=5, t=11):
@@ -398,10 +398,10 @@ for name, network in networks.items():
 # %% [markdown]
 # <details><summary>What the probes say</summary>
 #
-# One convolution hears one frame to each side, and each further layer one more. Attention hears all at once. The last one has a layer over time in name: it has parameters, trains, and costs FLOPs, but frame 5 depends on frame 5 only, however many there are. The slip is easily made (`nn.Conv1d(c, c, 1)`), and a public implementation for Moving MNIST has it; no error and no shape gives it away, and this probe takes a second.
+# One convolution hears one frame to each side, and each further layer one more. Attention hears all at once. The last network has layers over time in name only: they have parameters, train, and cost FLOPs, but frame 5 depends on frame 5 only, however many there are. The slip is easy to make (`nn.Conv1d(c, c, 1)`), and a public implementation for Moving MNIST has it; no error or shape reveals it, but this probe takes a second.
 # </details>
 #
-# As a picture: row $i$ shows which frames of the input frame $i$ of the output depends on. The darker, the more (logarithmic); the palest: not at all.
+# As a picture: row $i$ shows on which input frames output frame $i$ depends. Darker means more (on a logarithmic scale); the palest means not at all.
 
 # %%
 figure, axes = plt.subplots(1, len(networks), figsize=(10, 2.3), layout="constrained")
@@ -413,7 +413,7 @@ for ax, (name, network) in zip(axes, networks.items()):
 axes[0].set(xlabel="frame of the input", ylabel="frame of the output");
 
 # %% [markdown]
-# **How far does the whole network hear?** Its convolutions over time stand in series, one behind the other:
+# **How far does the whole network hear?** Its convolutions over time are in series, one after the other:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -424,9 +424,9 @@ print(f"mav: {len(layers_over_time)} convolutions over time: each frame could he
 # %% [markdown]
 # More than a clip has. So why attention, too? Because what comes from far away has gone through many layers, each of which passes on what its fixed weights say. Attention reaches any frame in one step, and *what is in the frames* decides which it listens to: "where was this digit when it was last in full sight?"
 #
-# The convolution is the cheap half, for motion between neighbours. It stands at every level of the U-Net, also at the fine ones where attention is too dear.
+# The convolution is the cheap half, for motion between neighbours. It is used at every level of the U-Net, even at the fine ones, where attention is too expensive.
 #
-# **Order, and the ends.** A convolution over time knows before from after: its taps $K_{-1}$ and $K_{+1}$ differ. And something else comes in unasked. Beyond the ends of a clip the convolution puts zeros. Feed it a clip whose frames are all the same, and attention over time, too:
+# **Order, and the ends.** A convolution over time knows before from after: its taps $K_{-1}$ and $K_{+1}$ differ. There is also a side effect. The convolution pads the ends of a clip with zeros. Feed it, and attention over time, a clip whose frames are all the same:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -441,12 +441,12 @@ for name, layer in (("at the start", lambda x: unmoved(x, len(x))), ("random wei
 
 
 # %% [markdown]
-# A frame at an end is told apart from one in the middle, and with every layer the border moves one frame inwards. Attention tells the ends, too, although its positions are *relative*: the first frame has others on one side only, the middle one on both. (At the start there is nothing of either: the taps that would reach beyond the end are zero, and so is what attention adds.)
+# A frame at an end comes out unlike one in the middle, and with every layer the border moves one frame inwards. Attention recognises the ends, too, although its positions are *relative*: the first frame has others on one side only, the middle one on both. (At the identity start neither happens: the taps that would reach beyond the end are zero, and so is what attention adds.)
 #
-# Is that a fault? Ends *are* special, a frame there has one neighbour. But remember it for clips of another length than in training, and for long clips made in blocks (lesson 08), where the end of a block is not the end of the clip.
+# Is that a fault? Ends *are* special: a frame there has one neighbour. But keep it in mind for clips of other lengths than in training, and for long clips made in blocks (lesson 08), where the end of a block is not the end of the clip.
 #
 # ## 7. Pictures go by
-# A picture is a clip of one frame. What should a pseudo-3D convolution do with it, once it is trained? Its neighbours would be zeros, and $K_0$ has moved away from $I$: the picture would come out changed, by layers that know nothing of pictures. **Predict:** is a video network then still the image network, for pictures? In `utils` a picture goes *by* all layers over time, and so do pictures packed behind a clip (lesson 07):
+# A picture is a clip of one frame. What should a trained pseudo-3D convolution do with it? The picture's neighbours would be zeros, and $K_0$ has moved away from $I$: the picture would come out changed, by layers that know nothing about pictures. **Predict:** for pictures, is a video network then still the image network? In `utils` a picture *bypasses* all layers over time, and so do pictures packed behind a clip (lesson 07):
 
 # %%
 def over_time(layer, x, num_frames, num_images=0):
@@ -477,7 +477,7 @@ print("the twin without this rule leaves a picture as it was:", difference(layer
 # The last line is the answer: without the rule a picture is changed. With it, a video network *is* the image network for pictures, however long the layers over time are trained.
 #
 # ## 8. The whole network, inflated
-# Put both layers everywhere in the U-Net, copy the image network's weights by name, and leave the new ones at their start. What has the video network that the image network lacks?
+# Put both layers everywhere in the U-Net, copy the image network's weights by name, and leave the new ones at their start. What does the video network have that the image network lacks?
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -502,7 +502,7 @@ print("copied by name equals utils.unet.inflate:", all(same))
 # %% [markdown]
 # (*Frame rate*: the network is also told how many frames a second its clip has; lesson 10 uses it. It is embedded like the noise level, and the last layer of that embedding starts at zero.)
 #
-# **The proof.** Not on a fresh image network, which ends in zeros, so that any two would agree, but on the trained one. Two clips, two captions, four noise levels, two frame rates; the largest difference anywhere:
+# **The proof.** We use the trained image network: a fresh one ends in zeros, so any two would agree. We take two clips, two captions, four noise levels, two frame rates, and print the largest difference anywhere:
 
 # %%
 exact = copy.deepcopy(plain).double()                                      # the trained image network, float64
@@ -534,7 +534,7 @@ with torch.no_grad():
 print("float32: relative difference at most 1e-5:", bool(relative <= 1e-5))
 
 # %% [markdown]
-# A proof that cannot fail proves nothing. So the same test on broken twins: layers over time at random; and each kind of new layer, one at a time, with normal noise (standard deviation 0.05) added to its weights. None may pass:
+# A proof that cannot fail proves nothing. So we run the same test on broken twins: one with random layers over time; and, for each kind of new layer, one with normal noise (standard deviation 0.05) added to its weights. None may pass:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -547,7 +547,7 @@ for kind in ("down.0.stages.0.residual.conv1.time.weight", "down.0.stages.0.resi
     print(f"disturbed: {kind:44s}", start_error(disturbed, levels=(2.0,)) <= 1e-10)
 
 # %% [markdown]
-# And what section 2 destroyed is there again, pixel for pixel:
+# And what section 2 destroyed is back, pixel for pixel:
 
 # %%
 inflated = copy.deepcopy(video).to(DEVICE)
@@ -587,7 +587,7 @@ print("the outer taps of the first convolution, which are zero at the start, get
 # %% [markdown]
 # <details><summary>Why</summary>
 #
-# The gradient of a product with respect to one factor is the *other* factor. For the convolution, $\partial\,\text{loss}/\partial K_k$ is made of what came in, $y_{t+k}$, and what comes back from behind: neither is zero, whatever $K$ is. For attention, the output projection is multiplied by what attention gathered, which is not zero, so it moves at once. Queries, keys and values lie *behind* that projection, seen from the loss: their gradient is multiplied by $W_{\text{out}} = 0$. One step later it is zero no more, and they start. The same holds for the frame rate.
+# The gradient of a product with respect to one factor is the *other* factor. For the convolution, $\partial\,\text{loss}/\partial K_k$ is made of what came in, $y_{t+k}$, and what comes back from the loss: neither is zero, whatever $K$ is. For attention, the output projection is multiplied by what attention gathered, which is not zero, so it moves at once. Queries, keys and values lie *behind* that projection, seen from the loss: their gradient is multiplied by $W_{\text{out}} = 0$. One step later it is no longer zero, and they start. The same holds for the frame rate.
 # </details>
 #
 # **Break it:** two zeros in a row. If values were zero at the start *as well*, each factor would wait for the other:
@@ -605,10 +605,10 @@ for name in ("out.weight", "qkv.weight", "relative_value"):
 
 
 # %% [markdown]
-# It would never attend: but for the bias of its output, a constant, nothing in it would ever move. One zero in a branch is a start, two are a dead end.
+# It would never attend: except for its output bias, a constant, nothing in it would ever move. One zero in a branch is a start; two are a dead end.
 #
 # ## 10. What the new layers learn, live
-# A short training on clips *without captions*: only the new layers move, the image weights are frozen (lesson 10 says why, and goes on for longer). Beside it the same layers from a random start: the same clips, noise and steps. **Predict:** where does each loss curve begin?
+# A short training on clips *without captions*: only the new layers move, the image weights are frozen (lesson 10 says why, and trains for longer). For comparison, the same layers from a random start, with the same clips, noise and steps. **Predict:** where does each loss curve begin?
 
 # %%
 def at_six(net):
@@ -639,7 +639,7 @@ print("loss of the first step:", ", ".join(f"{start} {loss:.3f}" for start, loss
 assert first["random start"] > 5 * first["identity start"]
 
 # %% [markdown]
-# From the identity the loss starts where the image network left it: frame by frame it already denoises. What time adds is small beside that, and hidden by how much one step's clips and noise differ from the next's. From the random start it begins many times higher, and the run is spent on the way down.
+# From the identity the loss starts where the image network left it: frame by frame it already denoises. What time adds is small in comparison, and hidden by how much clips and noise differ from step to step. From the random start the loss begins many times higher, and the run is spent on the way down.
 
 # %%
 made = {"frame by frame": apart, f"identity start, {TRAIN.steps} steps": clips_of(at_six(tuned["identity start"])),
@@ -657,7 +657,7 @@ seen = {"frame by frame": apart[1:], f"identity start, {TRAIN.steps} steps": mad
 show.xt_slice(torch.cat(list(seen.values())), list(seen))
 
 # %% [markdown]
-# **In numbers.** Test clips, noised, and every frame estimated: by the image network from itself alone, by the tuned ones with its neighbours' help. The mean squared error of $\hat x$ at four noise levels. And of the clips made above: how much a frame differs from the one before (mean absolute difference).
+# **In numbers.** We add noise to test clips and estimate every frame: the image network from that frame alone, the tuned ones with its neighbours' help. The table shows the mean squared error of $\hat x$ at four noise levels and, for the clips made above, how much a frame differs from the one before (mean absolute difference).
 
 # %%
 LEVELS = (-4.0, -2.0, 0.0, 2.0)
@@ -686,11 +686,11 @@ print(f"after {TRAIN.steps} steps: neighbours help at log-SNR -2: {helped}; fram
 assert BUDGET == "smoke" or helped and agree
 
 # %% [markdown]
-# From the identity start the very first steps are already about time: frames begin to agree, digits stay near where they were. Neighbours help under strong and middling noise. Where half or less of the noise is left, a frame tells nearly everything by itself, and a run this short even does harm there.
+# From the identity start, even the very first steps teach time: frames begin to agree, and digits stay near where they were. Neighbours help in strong and medium noise. Where half or less of the noise is left, a frame says nearly everything by itself, and such a short run even does harm there.
 #
-# Two warnings. A small change from frame to frame is not yet good motion: a clip that stands still would have 0, and these change *less* than real ones. From above they draw neither lines nor dashes, but blobs that change their shape: digits still turn into others. And the image weights are frozen in both runs: were they tuned along, they could adapt to the random layers, and would forget.
+# Two warnings. A small change from frame to frame is not yet good motion: a clip that stands still would score 0, and these change *less* than real ones. Seen from above, they show neither lines nor dashes, but blobs that change shape: digits still turn into others. And the image weights are frozen in both runs: if they were tuned as well, they could adapt to the random layers, and would forget.
 #
-# And a picture? It goes by all that was trained, and the weights that it meets are frozen:
+# And a picture? It bypasses all that was trained, and the weights that it passes are frozen:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -712,7 +712,7 @@ show.play(torch.stack(columns, dim=1).flatten(0, 1), ["left to right: frame by f
 
 # %% [markdown]
 # ## 11. Play: how much randomness does it stand?
-# Must it be *exactly* the identity? Mix: a share $s$ of the random layers of section 2, and $1 - s$ of the identity. **Find out** at which share the digits go. (First a few shares as a static strip, then yours.)
+# Must the start be *exactly* the identity? Mix a share $s$ of the random layers of section 2 with $1 - s$ of the identity. **Find out** at which share the digits disappear. (First a few shares as a static strip, then yours.)
 
 # %%
 def mixed(share):
@@ -735,7 +735,7 @@ show.film_strip(clips_of(mixed(share), [caption], few), [f"{share:.0%} random"],
 
 
 # %% [markdown]
-# A little randomness is survived, so "small random weights" is a common start, too. The identity is the one start of which you can *prove* that it lost nothing, with a test that runs in a second.
+# The network survives a little randomness, so "small random weights" is a common start, too. The identity is the one start for which you can *prove* that nothing was lost, with a test that runs in a second.
 #
 # | if it looks like this | then look at |
 # |---|---|
@@ -744,19 +744,19 @@ show.film_strip(clips_of(mixed(share), [caption], few), [f"{share:.0%} random"],
 # | it trains, and frames never agree | a kernel of one frame, or layers over time that are skipped (section 6) |
 # | attention over time never moves from its start | two zeros in a row (section 9) |
 # | first and last frames look different | zeros beyond the ends of the clip (section 6) |
-# | pictures get worse as clips get better | pictures do not go by the layers over time, or image weights are not frozen (section 7) |
+# | pictures get worse as clips get better | pictures do not bypass the layers over time, or image weights are not frozen (section 7) |
 #
 # ## 12. Faithful? The box
 #
 # | the paper says | we do | why |
 # |---|---|---|
-# | a 1D convolution over time behind each 2D convolution, started as the identity | the same, behind each 3×3 one | 1×1 convolutions are shortcuts here |
+# | a 1D convolution over time after each 2D convolution, started as the identity | the same, after each 3×3 one | 1×1 convolutions are shortcuts here |
 # | kernel of three frames | the same | |
-# | what stands beyond the ends of a clip is not said | zeros | the default; section 6 shows what it means |
+# | what lies beyond the ends of a clip is not stated | zeros | the default; section 6 shows what it means |
 # | attention over time behind attention over space, output projection zero | the same, at the two coarsest levels | where attention over space is |
 # | positions over time are not specified | relative, learnt (lesson 05) | order must count, and clips may have other lengths |
 # | weights over space from a trained text-to-image network | the same: `mav-image` | |
-# | whether those are tuned on video is stated inconsistently | frozen; pictures go by the rest | then nothing about pictures can be lost |
+# | whether those are tuned on video is stated inconsistently | frozen; pictures bypass the rest | then nothing about pictures can be lost |
 # | frame rate as one more input | the same; it starts at zero | so that the identity holds with it |
 #
 # ## 13. Exercises
@@ -804,7 +804,7 @@ with torch.no_grad():
 # </details>
 #
 # ### Exercise 2 · How many layers? (difficulty ●●○, importance ●●○, 10 minutes)
-# Convolutions over time with kernel `kernel` (odd) stand in series. How many are needed until the *last* frame of a clip of `frames` hears the *first*? Return −1 if no number is enough.
+# Convolutions over time with kernel `kernel` (odd) are applied in series. How many are needed until the *last* frame of a clip of `frames` hears the *first*? Return −1 if no number is enough.
 
 # %%
 def layers_needed(frames, kernel):
@@ -844,7 +844,7 @@ print("frame 8 hears frame 0 after that many layers:", 0 in heard(stack(needed),
 # </details>
 #
 # ### Exercise 3 · What is new? (difficulty ●●○, importance ●●●, 10 minutes)
-# Given are two dictionaries from the names of parameters to their shapes, of a video and an image network. Return how many numbers the video network has that it cannot take from the image network; −1 if a parameter of the image network finds no place of its name and shape.
+# You are given two dictionaries, of a video and an image network, that map parameter names to shapes. Return how many numbers the video network has that it cannot take from the image network; −1 if a parameter of the image network has no counterpart of its name and shape.
 
 # %%
 def new_numbers(video, image):
@@ -890,15 +890,15 @@ print("new in the pseudo-3D network:", new_numbers(*shapes[:2]) == sum(n for _, 
 #
 # <details><summary>Answers</summary>
 #
-# 1. A fresh one ends in a layer of zeros: everything put before it passes, broken or not.
-# 2. Its gradient is what attention gathered times what comes back from the loss; neither is zero. What lies behind it follows one step later.
-# 3. The shapes of what comes out, "the loss goes down", and the identity start. (A count of parameters would catch it, if somebody knows what it should be.) The perturbation probe does: frame 5 depends on frame 5 only.
-# 4. After training the middle tap is no longer the identity: the picture would be changed by layers that never saw one.
-# 5. Twice over. The first frame has no frame before it, so its softmax runs over one side. And convolutions over time meet zeros beyond the ends: they mark the border, one frame deeper with each layer.
+# 1. A fresh one ends in a layer of zeros: whatever comes before it passes, broken or not.
+# 2. The projection's gradient is what attention gathered times what comes back from the loss; neither is zero. What comes before it follows one step later.
+# 3. It passes tests of output shape, "the loss goes down" and the identity start. (A parameter count would catch it, if somebody knows the right number.) The perturbation probe catches it: frame 5 depends on frame 5 only.
+# 4. After training the middle tap is no longer the identity: the picture would be changed by layers that never saw a picture.
+# 5. In two ways. The first frame has no frame before it, so its softmax runs over one side. And convolutions over time meet zeros beyond the ends: they mark the border, one frame deeper with each layer.
 # </details>
 #
 # ## What was shown, and what was not
-# Shown: both layers, equal to `utils`; how far they hear; their price; an identity start of the whole trained network that holds to ten decimals, with twins that fail; which parameters learn first; that a few steps make frames agree, from this start and not from a random one. Not shown: that the result is a good *video* model, that it obeys captions, or that starting from images pays against starting from nothing at equal cost: that is [lesson 10](10_make_a_video.ipynb), where this network is trained for longer, on clips that nobody described.
+# Shown: both layers, equal to `utils`; how far they hear; their price; an identity start of the whole trained network that holds to ten decimals, with twins that fail; which parameters learn first; that a few steps make frames agree, from this start and not from a random one. Not shown: that the result is a good *video* model, that it obeys captions, or that starting from images beats starting from scratch at equal cost: that is [lesson 10](10_make_a_video.ipynb), where this network is trained for longer, on clips that nobody described.
 #
 # ## Readings
 # - Singer, Polyak, Hayes, Yin, An, Zhang, Hu, Yang, Ashual, Gafni, Parikh, Gupta, Taigman, *Make-A-Video*, 2022 (arXiv 2209.14792): section 3.2 is this lesson.

@@ -16,9 +16,9 @@
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/video-diffusion-lessons/video-diffusion-lessons/blob/main/lessons/10_make_a_video.ipynb)
 #
-# ![Clips of captions by a model that never saw a caption with a clip; below, the same captions and noise at five frame rates](../assets/figures/10_make_a_video.gif)
+# ![Clips of captions by a model that never saw a caption with a clip; below, one caption and the same noise at five frame rates](../assets/figures/10_make_a_video.gif)
 #
-# **Claim: what things are called can be learnt from captioned pictures, how they move from clips that nobody described. Put together they make text-to-video without a single text-video pair. What such a model cannot learn is what words for *motion* mean.** Both halves are measured.
+# **Claim: what things are called can be learnt from captioned pictures, and how they move from clips that nobody described. Together they give text-to-video without a single text-video pair. What such a model cannot learn is what words for *motion* mean.** Both halves are measured.
 #
 # (Above: one clip for each of four captions, and one caption at 30, 15, 10, 7.5 and 6 frames a second from the same noise and without guidance, by the shipped `mav`. Captions steer it, but strokes break and digits change on their way. Section 8 says how far it has come.)
 #
@@ -87,14 +87,14 @@ STEPS = {"smoke": 2, "cpu": 16}.get(BUDGET, 32)
 
 # %% [markdown]
 # ## 1. Two kinds of data, and no pairs
-# Lesson 06 trained on clips *with* captions. For the real world hardly any exist: the web is full of pictures with text beside them, and of videos without. Make-A-Video (Singer et al. 2022) asks: is that enough?
+# Lesson 06 trained on clips *with* captions. In the real world hardly any exist: the web is full of pictures with text beside them, and of videos without text. Make-A-Video (Singer et al. 2022) asks: is that enough?
 #
 # | | what it holds | what it can teach |
 # |---|---|---|
 # | captioned **images** | first frames, and a caption | what a 3 looks like, and that it is called 3 |
 # | **clips** without captions | sixteen frames | that digits keep their shape, glide, bounce |
 #
-# Here both come from Moving MNIST. Half of the image captions have directions in them ("3 moving left and 7 moving up"), as captions on the web say "a dog running". Beside a *still* frame they mean next to nothing. They are there so that asking for them later is nothing unheard of. (Does a picture give away which way its digits will go? Section 6 comes back to that.)
+# Here both come from Moving MNIST. Half of the image captions have directions in them ("3 moving left and 7 moving up"), just as captions on the web say "a dog running". Beside a *still* frame they mean next to nothing. They are there so that asking for directions later is nothing new. (Does a picture give away which way its digits will go? Section 6 comes back to that.)
 
 # %%
 image, mav = load_pretrained("mav-image", device=DEVICE, amp="auto"), load_pretrained("mav", device=DEVICE, amp="auto")
@@ -116,9 +116,9 @@ drawn = image.sample([text for text in asked for _ in range(2)], steps=STEPS, se
 show.image_grid(drawn, 10, [text for text in asked for _ in range(2)], title=f"text to image ({image.trained_steps:,} steps of training, shipped weights)")
 
 # %% [markdown]
-# <details><summary>Answer</summary>A 4 and a 9 that stand somewhere: a picture does not move. And not every picture shows the two digits asked for; section 8 counts.</details>
+# <details><summary>Answer</summary>A 4 and a 9 somewhere in the frame: a picture does not move. And not every picture shows the two digits asked for; section 8 counts.</details>
 #
-# **The naive way to video:** ask it sixteen times, once a frame. **Predict:** what will the strip show?
+# **The naive way to video:** ask it sixteen times, once per frame. **Predict:** what will the strip show?
 
 # %%
 frames = image.sample(["3 and 7"] * 16, steps=STEPS, seed=5)               # (16, 1, 1, H, W)
@@ -128,14 +128,14 @@ show.film_strip(torch.cat([naive, (unlabelled.video[:1] + 1) / 2]), ["3 and 7, f
 # %% [markdown]
 # <details><summary>What happened</summary>
 #
-# Every frame is a drawing of its own, with digits at new places and in a new hand. Nothing tells frame 5 what frame 4 looks like. The words are known; time is not.
+# Every frame is a drawing of its own, with digits in new places and a new handwriting. Nothing tells frame 5 what frame 4 looks like. The model knows words, but not time.
 # </details>
 #
 # ## 3. Stage two: learn time, from clips that nobody described
-# [Lesson 09](09_pseudo_3d_layers.ipynb) made a video network out of the image network that starts by doing the same to every frame. Now train it on clips, with two decisions:
+# [Lesson 09](09_pseudo_3d_layers.ipynb) turned the image network into a video network that at first treats every frame as the image network does. Now train it on clips, with two decisions:
 #
 # - **No captions.** The condition $c$ is null in every step. What it knows of words must come from the image weights.
-# - **The image weights are frozen.** Only layers that the image network lacks are trained. So the way from words to shapes stays as it was, and a single image still gives exactly the image network's output. (The paper is not consistent on whether spatial layers are tuned here. Freezing is the version with a guarantee.)
+# - **The image weights are frozen.** Only layers that the image network lacks are trained. So the path from words to shapes stays as it was, and a single image still gives exactly the image network's output. (The paper is not consistent on whether spatial layers are tuned here. Freezing is the version with a guarantee.)
 
 # %%
 new = new_over_time(mav.net)                                               # names of the parameters that the image network lacks
@@ -151,7 +151,7 @@ print("every weight of the image model is unchanged in mav:", all(torch.equal(ou
 print("every other one belongs to a layer over time or to the frame rate:", set(ours) - set(theirs) == new)
 
 # %% [markdown]
-# The loss is the one that you know, $\lVert v - \hat v_\theta(z, \lambda)\rVert^2$. By hand, for one batch. New is one input, `fps`, the frames a second (section 5):
+# The loss is the one that you know, $\lVert v - \hat v_\theta(z, \lambda)\rVert^2$. By hand, for one batch. One input is new: `fps`, the frames per second (section 5):
 
 # %%
 trainer = Trainer(recipe("mav"), recipe("mav").budget(BUDGET), device=DEVICE)
@@ -178,7 +178,7 @@ with torch.no_grad():
 print("ours equals utils':", all(abs(a - b) < 1e-4 * b for a, b in pairs))
 
 # %% [markdown]
-# **A claim like "it never saw a caption" deserves a test that a leak would fail.** The text encoder rings a bell whenever it is called; and the twin, a recipe that drops captions only sometimes, must ring it.
+# **A claim like "it never saw a caption" deserves a test that a leak would fail.** We make the text encoder ring a bell whenever it is called; the twin, a recipe that drops captions only sometimes, must ring it.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -200,7 +200,7 @@ print("mav is given a caption in training:", bell_rings(recipe("mav")))
 print("the twin that leaks is caught:", bell_rings(replace(recipe("mav"), null_probability=0.5)))
 
 # %% [markdown]
-# **Train it, live.** It starts from the shipped image model, so the loss starts low, where sixteen single images have it. In a short run the curve hardly falls: how noisy a batch happens to be moves it more than what is learnt. The next cells look closer.
+# **Train it, live.** It starts from the shipped image model, so the loss starts low, at that of sixteen single images. In a short run the curve hardly falls: how noisy a batch happens to be matters more than what is learnt. The next cells look closer.
 
 # %%
 trainer = Trainer(recipe("mav"), recipe("mav").budget(BUDGET), device=DEVICE)
@@ -209,7 +209,7 @@ print(f"training FLOPs: {trainer.provenance()['flops']:.2g}")
 
 
 # %% [markdown]
-# **What has it learnt?** The loss on held-out clips at fixed noise, level by level: the image model frame by frame, yours, the shipped one. **Predict:** at which noise level do the other frames help most?
+# **What has it learnt?** The loss on held-out clips at fixed noise, level by level, of the image model frame by frame, of yours and of the shipped one. **Predict:** at which noise level do the other frames help most?
 
 # %%
 def frame_by_frame(z, log_snr, cond, fps=None):
@@ -243,7 +243,7 @@ show.film_strip((torch.cat([held_out[:1], *strips.values()]) + 1) / 2, ["real", 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# In the middle. With hardly any noise each frame says enough by itself; under nearly pure noise no frame knows anything. Between them sixteen noisy frames together say more than one: look how *frame by frame* guesses another digit in every frame, and the network with layers over time settles on one that moves on. (At 3, a short run can do harm, and the shipped weights are no better than the frames by themselves.)
+# In the middle. With hardly any noise each frame says enough by itself; in nearly pure noise no frame says anything. In between, sixteen noisy frames together say more than one: see how *frame by frame* guesses another digit in every frame, while the network with layers over time settles on one that moves on. (At 3, a short run can do harm, and the shipped weights are no better than the frames by themselves.)
 # </details>
 #
 # ## 4. Text to video
@@ -262,12 +262,12 @@ show.xt_slice(torch.cat([(unlabelled.video[:2] + 1) / 2, clips[:2]]), ["real"] *
 # %% [markdown]
 # (Two digits, two lines; where they cross, the brighter one is seen.)
 #
-# Words reach every frame through frozen weights, and time comes from layers that have never met a word. That they work together at all is not obvious. A caption only *shifts features* (the embedding is added in each residual block), and layers over time move features about, whatever they stand for.
+# Words reach every frame through frozen weights, and time comes from layers that have never met a word. It is not obvious that the two work together at all. A caption only *shifts features* (the embedding is added in each residual block), and layers over time move features around, whatever these stand for.
 #
-# At this training they work together half-way. Strokes stay and move on from frame to frame; that a digit stays the same digit is the hard part, and sections 6 and 8 put numbers on it.
+# With this much training they only half work together. Strokes persist and move on from frame to frame; keeping a digit the same digit is the hard part, and sections 6 and 8 put numbers on it.
 #
 # ## 5. How fast? Frames a second
-# Video from anywhere comes at any frame rate. Make-A-Video draws frames at a random distance and tells the network the rate, `fps`. Here the fine clock ticks 30 times a second; keep every $k$-th frame and you have $30/k$ frames a second. In training $k$ moves from 1, little motion, to 5, the clip that you know:
+# Videos from the wild come at any frame rate. Make-A-Video takes frames at a random spacing and tells the network the rate, `fps`. Here the fine clock ticks 30 times a second; keep every $k$-th frame and you have $30/k$ frames a second. During training $k$ moves from 1 (little motion) to 5 (the clips that you know):
 
 # %%
 percent, skips = range(0, 100, 2), torch.zeros(50, 5)
@@ -280,7 +280,7 @@ ax.set(xlabel="training, %", ylabel="share of steps", xlim=(0, 98), ylim=(0, 1),
 ax.legend(handles=areas[::-1], loc="center left", bbox_to_anchor=(1, 0.5));      # in the order of the areas
 
 # %% [markdown]
-# The rate enters as the noise level does: a number, embedded, added. **Predict:** the same caption and the same noise at five rates. What changes?
+# The rate enters like the noise level: a number is embedded and added. **Predict:** the same caption and the same noise at five rates. What changes?
 
 # %%
 rates = [30.0, 15.0, 10.0, 7.5, 6.0]
@@ -294,9 +294,9 @@ show.play(torch.cat([clips[:4], torch.zeros_like(clips[:1]), by_rate]), ["above:
           path=outputs() / "10_make_a_video.gif")
 
 # %% [markdown]
-# <details><summary>Answer</summary>What should change is the slant alone: at 30 fps a digit goes a fifth as far from frame to frame as at 6, so its line falls more steeply. Without guidance it does. With it, digits go too far at the highest rate, as the numbers below say.</details>
+# <details><summary>Answer</summary>Only the slant should change: at 30 fps a digit goes a fifth as far from frame to frame as at 6, so its line falls more steeply. Without guidance it does. With guidance, digits go too far at the highest rate, as the numbers below show.</details>
 #
-# Does it obey the number? Digits travel a tenth of their range in a sixth of a second, so in pixels a frame the real speed is $1.8 \times 6/\text{fps}$. Without guidance (scale 1), and with:
+# Does the model obey the number? Digits travel a tenth of their range in a sixth of a second, so the real speed is $1.8 \times 6/\text{fps}$ pixels per frame. Measured with guidance, and without (scale 1):
 
 # %%
 M = {"smoke": 2, "cpu": 8}.get(BUDGET, 64)
@@ -308,7 +308,7 @@ for fps in rates[::2]:
     print("{:4.0f} fps, pixels a frame: real {:.2f}, mav {:.2f}, without guidance {:.2f}".format(fps, *tracked[fps]), f"({M} clips each)")
 
 # %% [markdown]
-# Without guidance the number is obeyed, if not fully: at 30 frames a second digits are still too fast, at 6 a little slow, and few clips cannot say by how much. At 30, guidance about doubles the speed; at 10 and at 6 the two agree. Both halves of guidance are told the rate, and each keeps to it; that their exaggerated difference does not, where little moves, is measured here, not explained. So guidance buys digits and costs the highest rates, and this series samples `mav` at 6 frames a second.
+# Without guidance the model obeys, though not fully: at 30 frames a second digits are still too fast, at 6 a little slow, and so few clips cannot say by how much. At 30, guidance about doubles the speed; at 10 and at 6 the two speeds agree. Both halves of guidance are told the rate, and each keeps to it; their exaggerated difference does not, where little moves. This is measured here, not explained. So guidance gains digits but loses the highest rates, and this series samples `mav` at 6 frames a second.
 
 # %% [markdown]
 # ## 6. What it cannot learn
@@ -321,7 +321,7 @@ both = torch.cat([model.sample([prompt] * 3, steps=STEPS, seed=8) for model in (
 show.film_strip(both, ["vdm-text"] * 3 + ["mav"] * 3, every=3, title=prompt)
 
 # %% [markdown]
-# Six clips decide nothing; many are counted (`python -m utils.evaluate mav`, `vdm-text`). *Digits*: both as asked, *somewhere* in the clip: a digit that turns from a 3 into a 7 counts for both, so read it together with identity. *Direction*: of digits that are read as asked, those that set off within 45 degrees of the word; one who cannot know is right one time in four. In brackets: a second reader without any network. *Path px*, *speed*, *identity* and *distance* as in [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip): pixels off the best path, pixels a frame, frames that look like the clip's digit, and the kernel distance to real clips.
+# Six clips decide nothing, so we count many (`python -m utils.evaluate mav`, `vdm-text`). *Digits*: clips with both digits asked for, *somewhere* in the clip; a digit that turns from a 3 into a 7 counts for both, so read this together with identity. *Direction*: of the digits read as asked, those that set off within 45 degrees of the word; a pure guess is right one time in four. In brackets: a second reader that uses no network. *Path px*, *speed*, *identity* and *distance* as in [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip): pixels off the best path, pixels a frame, frames that look like the clip's digit, and the kernel distance to real clips.
 
 # %%
 results = {name: json.loads((ASSETS / "results" / f"{name}.json").read_text()) for name in ("mav-image", "mav", "vdm-text")}
@@ -340,7 +340,7 @@ for name, r in rows.items():
 assert rows["mav"]["digits_low"] > rows["control: noise"]["digits_high"]
 
 # %% [markdown]
-# The controls fail where they should. *Noise* shows no digits. *Shuffled* frames keep the digits and the line that each moves on, and lose which way it goes: right about one time in two. *Half speed* keeps digits, paths and identity; its speed, its distance and, a little, its directions give it away. `mav` shows both digits far more often than noise does, and far from always.
+# The controls fail where they should. *Noise* shows hardly any digits. *Shuffled* frames keep the digits and the line along which each moves, but lose the direction: it is right about one time in two. *Half speed* keeps digits, paths and identity; its speed, its distance and, a little, its directions give it away. `mav` shows both digits far more often than noise does, but far from always.
 
 # %%
 for name in ("real clips (floor)", "vdm-text", "mav"):
@@ -351,16 +351,16 @@ print(f"mav, with the captions' directions dealt out anew: {rows['mav']['directi
 # %% [markdown]
 # **Is chance really one in four?** Two things lift it.
 #
-# *The reading.* A clip may show the same digit twice, and then whichever order of the two fits better counts. The last line has the cure: score the same clips against captions whose directions were dealt out anew.
+# *The reading.* A clip may show the same digit twice, and then the better-fitting order of the two counts. The last line has the remedy: score the same clips against captions whose directions were dealt out anew.
 #
-# *The data.* Chance is one in four only if a still frame tells **nothing** of direction. **Predict:** does it?
+# *The data.* Chance is one in four only if a still frame says **nothing** about direction. **Predict:** does it?
 #
 # <details><summary>Answer</summary>
 #
 # A little. A digit that stands exactly at the left wall has just bounced off it, so it moves right; one in the middle may move anywhere. So "moving right" makes left walls a little more likely in a captioned first frame. The image model can learn that, and the video model knows that digits leave walls. Nobody told anybody a direction, and yet some of it gets through.
 # </details>
 #
-# How much, at best? Draw first frames with directions as captions have them. Let a clip set off from the same places. Count how often it sets off as the caption said.
+# How much, at best? Draw first frames with directions as captions have them. Let a clip set off from the same places. Count how often it goes the way the caption said.
 
 # %%
 from utils.captions import octant
@@ -380,7 +380,7 @@ def cell(position):
 
 
 # %% [markdown]
-# For each captioned frame, one clip at random out of those that set off from the same cell; and the angle between its motion and the caption's:
+# For each captioned frame, take a random clip among those that set off from the same cell, and the angle between its motion and the caption's:
 
 # %%
 captioned, unlabelled_clips = first_frames(200_000, generator(12), SPEED, 1), first_frames(400_000, generator(13), FINE_SPEED, 5)
@@ -400,9 +400,9 @@ print(f"a perfect image model and a perfect video model, which know places alone
 assert rows["vdm-text"]["directions_low"] > 0.5 and rows["mav"]["directions_low"] < rows["mav"]["directions_chance"] and 0.25 < by_place < 0.35
 
 # %% [markdown]
-# These two effects add up, so chance is somewhat above either number. `mav` does not beat that: its interval reaches below even what dealt-out directions get.
+# These two effects add up, so chance is somewhat above either number. `mav` does not beat that: its interval reaches even below the score with dealt-out directions.
 #
-# It is a lesson in itself: *unlabelled* is a property of data, not of a file format, and a test for leaks that looks at captions alone (section 3) cannot find this one. (Would you have looked for it, had the table not shown more than a quarter?)
+# This is a lesson in itself: *unlabelled* is a property of data, not of a file format, and a leak test that looks only at captions (section 3) cannot find this leak. (Would you have looked for it if the table had not shown more than a quarter?)
 
 # %%
 confusion = {name: torch.tensor(results[name]["rows"]["motion"][name]["confusion"]) for name in ("vdm-text", "mav")}
@@ -412,12 +412,12 @@ for name, counts in confusion.items():
     print(f"{name:9s} on the diagonal {turned[0]:.0%}, opposite {turned[4]:.0%}; all alike would be {1 / 8:.0%}")
 
 # %% [markdown]
-# Look for a diagonal, with its neighbours. The left model had pairs, and its table has one: the words steer it. Not always, and for a reason: [lesson 06](06_video_diffusion_models.ipynb#7.-A-number,-with-a-floor-and-a-control) shows by its loss that it hears the words, and does not know whose direction is whose. So a digit may set off as its neighbour was asked to.
+# Look for a diagonal and its neighbours. The left model saw pairs, and its table has a diagonal: the words steer it. Not always, and for a reason: [lesson 06](06_video_diffusion_models.ipynb#7.-A-number,-with-a-floor-and-a-control) shows by its loss that it hears the words, but does not know which direction belongs to which digit. So a digit may set off the way the other one should.
 #
-# The right one has only a trace of one: what walls give away, and what the choice of order adds. No amount of training makes more of it, as nothing else in the data ties the word to the motion. The authors of the paper say so of their model, too: what a video alone can show, such as a wave of the hand from left to right or from right to left, text and images cannot teach.
+# The right table has only a trace of a diagonal: what walls give away, and what the choice of order adds. No amount of training will strengthen it, as nothing else in the data ties the word to the motion. The paper's authors say the same of their model: text and images cannot teach what only a video can show, such as whether a hand waves from left to right or from right to left.
 #
 # ## 7. Was it worth starting from images?
-# The same network, the same clips without captions and the same FLOPs of video training, started in four ways (`python -m utils.compare inflation --flops 1.5e13 --num 32`, with Adam for all of them). What comes before is not counted: three of them start from images, whose training had cost more than ten times as much as a row here. *Loss*: on held-out clips at five noise levels, without captions. *Digits*: clips that show the two digits asked for.
+# The same network, the same clips without captions and the same FLOPs of video training, started in four ways (`python -m utils.compare inflation --flops 1.5e13 --num 32`, with Adam for all of them). Earlier training is not counted: three of them start from images, whose training had cost more than ten times as much as a row here. *Loss*: on held-out clips at five noise levels, without captions. *Digits*: clips that show the two digits asked for.
 
 # %%
 table = json.loads((ASSETS / "results" / "video-inflation.json").read_text())
@@ -436,16 +436,16 @@ ax.set(xlabel="log-SNR", ylabel="loss / the best of the four", title="equal FLOP
 ax.legend(fontsize=7);
 
 # %% [markdown]
-# One run a row, and few clips in the last columns: only large gaps count.
+# One run per row, and few clips in the last columns: only large gaps count.
 #
-# - **Frozen or all trained** makes little difference here, and frozen steps are cheaper, so it saw more clips.
-# - **New layers at random** behind image weights that stay as they are: worse than no images at all. They destroy what the image weights knew ([lesson 09](09_pseudo_3d_layers.ipynb)), and those may not adapt. (Random layers with everything trained were not tried.)
-# - **From scratch** comes nearest where noise is strong, and stays far behind where it is weak. It can never obey, however long it trains: its clips have no captions. The images cost training, too, and it never had that; but once is enough for every video model that starts from them.
+# - **Frozen or all trained** makes little difference here, and frozen steps are cheaper, so the frozen run saw more clips.
+# - **New layers at random** after frozen image weights are worse than no images at all. They destroy what the image weights knew ([lesson 09](09_pseudo_3d_layers.ipynb)), and frozen weights cannot adapt. (Random layers with everything trained were not tried.)
+# - **From scratch** comes nearest where noise is strong, and stays far behind where it is weak. It can never obey captions, however long it trains: its clips have none. The image model cost training, too, which this run never had; but once is enough for all video models that start from it.
 #
-# *Digits* are more here than in section 6. The clips are few (n above), the sampler is another, and likely each frame is still more of a drawing of its own: two digits that turn up in different frames of a clip count as both.
+# *Digits* are higher here than in section 6. The clips are few (n above), the sampler is different, and probably each frame is still more of a separate drawing: two digits that turn up in different frames of a clip count as both.
 #
 # ## 8. Where it stands
-# Goals that were written down beforehand, beside what real clips or a control get:
+# The goals were written down beforehand, relative to what real clips or a control get:
 
 # %%
 digits_real, digits_mav = (results["mav"]["rows"]["digits"][name]["digits"] for name in ("real held-out clips (floor)", "mav"))
@@ -461,7 +461,7 @@ print(f"the image model it starts from: both digits {images['mav-image']['digits
 assert abs(digits_mav - images["mav-image"]["digits"]) < 0.1                     # the text below says so
 
 # %% [markdown]
-# None of it is a verdict on the method yet. The image model on whose frozen weights it rests shows both digits in about half of its frames, and `mav`, with sixteen frames to show them in, in no more of its clips: so the images are where to begin. (They were trained in turns: when better image weights came, the layers over time went on from where they were, on those; the last turn was minutes on an H100.) `python -m utils.train --all` trains all of them anew on a GPU.
+# None of this is a verdict on the method yet. The image model whose frozen weights `mav` uses shows both digits in about half of its frames, and `mav`, with sixteen frames to show them in, does so in no more of its clips: so start by improving the images. (The two were trained in turns: when better image weights came, the layers over time were trained further on top of those; the last turn took minutes on an H100.) `python -m utils.train --all` trains all of them anew on a GPU.
 #
 # ## 9. Play
 # A caption and a frame rate. Try `moving left` and see it ignored; try 30 fps and see slow motion, then turn up guidance: digits become clearer, and faster.
@@ -478,8 +478,8 @@ show.play(mine, [f"{caption}, {fps} fps"] * 4, columns=4, scale=4)
 # %% [markdown]
 # | if it looks like this | then look at |
 # |---|---|
-# | every frame another drawing | layers over time are skipped, or hardly trained |
-# | clips move well and ignore the caption | image weights were tuned without captions, and forgot them; or guidance is 1 |
+# | every frame is a new drawing | layers over time are skipped, or hardly trained |
+# | clips move well but ignore the caption | image weights were tuned without captions, and forgot them; or guidance is 1 |
 # | digits stand still | fps is missing, or only high rates were trained on |
 # | the loss starts far above the image model's | the new layers did not start as the identity (lesson 09) |
 # | directions are obeyed | a leak: captions reached the clips |
@@ -490,15 +490,15 @@ show.play(mine, [f"{caption}, {fps} fps"] * 4, columns=4, scale=4)
 # |---|---|---|
 # | a prior from text to image embedding (CLIP), and a decoder | one text encoder, trained with the image model | a grammar of seventeen tokens needs no CLIP |
 # | images first, then layers over time on unlabelled video | the same | |
-# | whether spatial layers are tuned on video is stated inconsistently | frozen | then words cannot be forgotten; section 7 has the row of tuning all |
+# | whether spatial layers are tuned on video is stated inconsistently | frozen | then words cannot be forgotten; section 7 has a row with all trained |
 # | pseudo-3D convolution and attention, identity at the start | the same; relative positions over time as in lesson 05 | positions are not specified |
 # | fps conditioning, from high to low frame rate | the same, 30 to 6 fps | |
 # | 16 frames of 64×64, then interpolation and super-resolution | 16 of 32×32; lessons 11 and 12 | a T4 |
-# | image captions come from the web, and name motion as they please | half of ours name it, beside first frames only | else asking for motion would be unheard of, or leak |
+# | image captions come from the web, and name motion as they please | half of ours name it, beside first frames only | else asking for motion would be new to the model, or leak |
 #
 # ## 11. Exercises
 # ### Exercise 1 · What chance is (difficulty ●○○, importance ●●●, 5 minutes)
-# A model that knows nothing of directions sends digits off at any angle. How often is it within `tolerance` degrees of what was asked?
+# A model that knows nothing of directions sends digits off at any angle. How often is a digit within `tolerance` degrees of what was asked?
 
 # %%
 def chance(tolerance):
@@ -527,7 +527,7 @@ chance = check("exercise 1", chance, reference_chance, (45.0,), (22.5,), (180.0,
 # </details>
 #
 # ### Exercise 2 · Frames a second (difficulty ●○○, importance ●●○, 5 minutes)
-# A digit travels `share` of its free range (`free` pixels) in a sixth of a second. How many pixels a frame is that at `fps` frames a second, and how many frames does it take for the whole range?
+# A digit travels `share` of its free range (`free` pixels) in a sixth of a second. How many pixels per frame is that at `fps` frames per second, and how many frames does the whole range take?
 
 # %%
 def speed_at(fps, share, free):
@@ -558,7 +558,7 @@ speed_at = check("exercise 2", speed_at, reference_speed_at, (6.0, 0.1, 18.0), (
 # </details>
 #
 # ### Exercise 3 · One digit twice, and chance again (difficulty ●●○, importance ●●○, 10 minutes)
-# "7 moving left and 7 moving up": two equal digits, so nobody can say which of them was which. Section 6 counts them in the order that fits better. Write that: take the order whose two errors add up to less, and return the share of digits within 45 degrees. Mind that 350 and 10 degrees are 20 apart.
+# "7 moving left and 7 moving up": two equal digits, so nobody can say which of them was which. Section 6 counts them in the order that fits better. Write that: take the order with the smaller sum of errors, and return the share of digits within 45 degrees. Note that 350 and 10 degrees are 20 apart.
 
 # %%
 def better_order(asked, made):
@@ -603,14 +603,14 @@ print(f"directions at random, one digit twice: {at_random:.0%} within 45 degrees
 #
 # <details><summary>Answers</summary>
 #
-# 1. So that a caption with directions is nothing new to the text encoder. Left out, ignoring them could be blamed on words it never met.
+# 1. So that a caption with directions is nothing new to the text encoder. Otherwise, ignoring them could be blamed on words it never met.
 # 2. Through the image weights: the embedding of the caption shifts features in each residual block, as it did in image training.
 # 3. The network would go on serving the null condition, and nothing would stop it from forgetting the others.
 # 4. A leak. Captions that reached the clips, or frames chosen so that the place of a digit tells where it is heading.
 # </details>
 #
 # ## What was shown, and what was not
-# Shown: a text-to-video model whose video training met no caption, with a test for leaks; both digits as asked far more often than in noise; directions no better than places alone allow, with the small leak that this is; four ways to start at equal cost of video training; goals, reached or not.
+# Shown: a text-to-video model whose video training met no caption, with a test for leaks; both digits as asked far more often than in noise; directions no better than places alone allow, which is a small leak; four ways to start at equal cost of video training; goals, reached or not.
 #
 # Not shown: clips as good as real ones, which is the goal of section 8; a frame rate that is obeyed under guidance; that this scales to the variety of the real world; the paper's prior over CLIP embeddings.
 # Next: [lesson 11](11_frame_interpolation.ipynb) fills in the frames between.
