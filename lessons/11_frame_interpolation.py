@@ -18,17 +18,17 @@
 #
 # ![One real clip at 30 frames a second, and three ways to fill in what lies between every fifth of its frames: repeated, cross-faded, made by the network](../assets/figures/11_interpolation.gif)
 #
-# **Claim: tell a video model which frames are given, and it fills in the frames between: 16 keyframes at 6 a second become 76 frames at 30 a second. Being told takes two more input channels, whose weights start at zero.**
-# The result comes nearer to the missing frames than repeating keyframes does, and than the guidance of lesson 08, which takes about twice the time. A plain cross-fade has the smaller squared error still, and ghosts.
+# **Claim: tell a video model which frames are given, and it fills in the frames between: 16 keyframes at 6 a second become 76 frames at 30 a second. Telling it takes two more input channels, whose weights start at zero.**
+# The result is closer to the missing frames than repeated keyframes are, and than the guidance of lesson 08, which takes about twice the time. A plain cross-fade still has a smaller squared error, but it has ghosts.
 #
-# (Above: left, a real clip. Every fifth of its frames is given; then the same clip with the keyframes repeated, cross-faded, and filled in by the shipped `mav-interpolate`. A grey frame around it: given.)
+# (Above, from the left: a real clip, of which every fifth frame is given; then its keyframes repeated, cross-faded, and filled in by the shipped `mav-interpolate`. A grey border marks a given frame.)
 #
 # You will be able to
 # - see what repeating and cross-fading do to motion, and put a number on each of their two faults;
-# - give a trained video network new inputs that change nothing at first, and prove that they do not;
-# - show that frames which are not given cannot leak, and that those which are given do reach the others;
-# - cut 16 keyframes into five windows with shared ends, and join them to 76 frames;
-# - use the same network to go on from a beginning and to set one picture in motion.
+# - give a trained video network new inputs, and prove that they change nothing at first;
+# - show that frames that are not given cannot leak, and that given frames do reach the others;
+# - cut 16 keyframes into five windows with shared ends, and join them into 76 frames;
+# - use the same network to continue a clip and to set one picture in motion.
 #
 # | reading | exercises | machine: T4 (estimate) / two CPU cores |
 # |---|---|---|
@@ -95,7 +95,7 @@ F64 = torch.float64                                         # proofs and probes 
 
 # %% [markdown]
 # ## 1. Six frames a second are too few
-# `mav` makes 16 frames at 6 a second ([lesson 10](10_make_a_video.ipynb)). Shown at that rate, motion is a row of jumps. At 30 a second it would look smooth, and four of five frames are missing. Take *real* clips of 76 frames at 30 a second, so that the truth is known, and keep every fifth frame:
+# `mav` makes 16 frames at 6 a second ([lesson 10](10_make_a_video.ipynb)). Shown at that rate, motion is a series of jumps. At 30 a second it would look smooth, but four of five frames are missing. Take *real* clips of 76 frames at 30 a second, so that the truth is known, and keep every fifth frame:
 #
 # | | shape | |
 # |---|---|---|
@@ -114,7 +114,7 @@ print("real", tuple(real.shape), "  keyframes", tuple(keys.shape))
 
 
 # %% [markdown]
-# The two obvious ways. **Repeat** each keyframe until the next. Or **cross-fade**: walk from one to the next in a straight line, pixel by pixel. **Predict:** what will a digit look like half-way between two keyframes of a cross-fade?
+# There are two obvious ways. **Repeat** each keyframe until the next. Or **cross-fade**: go from one to the next in a straight line, pixel by pixel. **Predict:** what will a digit look like half-way between two keyframes of a cross-fade?
 
 # %%
 def repeated(keys, skip):
@@ -136,16 +136,16 @@ show.film_strip(torch.cat([clips[:1, :, :6] for clips in ways.values()]), list(w
 # %% [markdown]
 # <details><summary>What happened</summary>
 #
-# **Ghosts.** A digit that has moved is two pale digits, one where it was and one where it will be, so that its strokes are double. A cross-fade knows brightness at each place; it does not know that something *moves*.
+# **Ghosts.** A moving digit becomes two pale digits, one where it was and one where it will be, so its strokes are doubled. A cross-fade knows the brightness at each place; it does not know that something *moves*.
 # </details>
 #
-# From above the second fault shows too. A digit that moves evenly draws a slanted line; repeated frames draw **stairs**:
+# Seen from above, the second fault shows too. A digit that moves evenly draws a slanted line; repeated frames draw **stairs**:
 
 # %%
 show.xt_slice(torch.cat([clips[:1] for clips in ways.values()]), list(ways), time_across=True, title=f"{captions[0]}, seen from above: 76 frames")
 
 # %% [markdown]
-# **Numbers.** *Missed*: how far the frames that were not given are from the real ones, root mean square, of values in [0, 1]. *Judder*, for stairs: from each frame to the next, how much changes; the spread of that over the clip, divided by its mean. With $c_k$ the mean over pixels of $|x_{k+1} - x_k|$:
+# **Numbers.** *Missed*: the root mean square error of the frames that were not given, for values in [0, 1]. *Judder*, for stairs: measure how much changes from each frame to the next; take its spread over the clip, divided by its mean. With $c_k$ the mean over pixels of $|x_{k+1} - x_k|$:
 #
 # $$\text{missed} = \sqrt{\text{mean over missing frames of } (\hat x - x)^2}, \qquad \text{judder} = \frac{\text{std}_k\, c_k}{\text{mean}_k\, c_k}$$
 #
@@ -183,14 +183,14 @@ print("and misses less than repeating does:", missed(ways["cross-fade"]) < misse
 print("its edges are weaker than real ones, repeated frames' are not:", edges(ways["cross-fade"]) < 0.9, abs(edges(ways["repeated"]) - 1) < 0.1)
 
 # %% [markdown]
-# **Read all three, and look.** Real clips judder too: at 30 frames a second a digit moves 0.36 pixels a frame, and its place is cut off to whole pixels of the 64-pixel canvas that clips are drawn on.
+# **Read all three, and look.** Real clips judder too: at 30 frames a second a digit moves 0.36 pixels a frame, and its position is truncated to whole pixels of the 64-pixel canvas that clips are drawn on.
 #
-# A cross-fade is *smoother* than reality, since it changes by the same amount five times in a row, and a squared error forgives ghosts: half a digit in two places is the safest guess of one who does not know where it is.
+# A cross-fade is *smoother* than reality, since it changes by the same amount five times in a row, and a squared error forgives ghosts: if you do not know where a digit is, half of it in two places is the safest guess.
 #
-# So no number alone says "good". The table of section 8 adds some that read the digits.
+# So no single number says "good". The table of section 8 adds some that come from reading the digits.
 #
 # ## 2. What lesson 08 gives us
-# Reconstruction guidance needs no training: sample with `mav`, put the keyframes in at every step, and pull the rest towards agreement with the gradient of the error. `mav` makes 16 frames at a time, so the 76 frames are cut into five windows (section 7 says how). Tell it that frames come at 30 a second. **Predict:** which frames of the strip will look best?
+# Reconstruction guidance needs no training: sample with `mav`, put the keyframes in at every step, and use the gradient of the error to pull the rest towards agreement. `mav` makes 16 frames at a time, so the 76 frames are cut into five windows (section 7 says how). Tell it that frames come at 30 a second. **Predict:** which frames of the strip will look best?
 
 # %%
 mav = load_pretrained("mav", device=DEVICE, amp="auto")
@@ -203,27 +203,27 @@ numbers_of({"mav, guided": ways["mav, guided"]})
 
 
 # %% [markdown]
-# The given frames are there, of course, and the further from them the worse: digits lose their shape on the way. On these clips it misses no less than repeating does (on the 32 of section 8, a little less).
+# The given frames are there, of course, but the further from them, the worse: digits lose their shape on the way. On these clips guidance misses no less than repeating does (on the 32 of section 8, a little less).
 #
-# Guidance asks a network that has never been told anything, by pulling at it. That has three prices: a backward pass in each step; a weight to be chosen; and what it pulls with is an approximation ([lesson 08, section 2](08_reconstruction_guidance.ipynb#2.-Two-numbers,-where-the-truth-is-known)). If filling in is what we want, why not *tell* the network what is given, and train it so?
+# Guidance pulls at a network that has never been told anything. That has three costs: a backward pass in each step; a weight to choose; and a pull that is only an approximation ([lesson 08, section 2](08_reconstruction_guidance.ipynb#2.-Two-numbers,-where-the-truth-is-known)). If filling in is what we want, why not *tell* the network what is given, and train it that way?
 #
 # ## 3. Tell the network
-# *Make-A-Video* (Singer et al. 2022, section 3.3): give the network two things more, next to the noisy clip $z$, as further channels of its input:
+# *Make-A-Video* (Singer et al. 2022, section 3.3): give the network two more things besides the noisy clip $z$, as extra input channels:
 #
 # | | shape | |
 # |---|---|---|
-# | $z$ | (B, 1, T, H, W) | the noisy clip, as ever |
+# | $z$ | (B, 1, T, H, W) | the noisy clip, as always |
 # | $m$, `mask` | (B, 1, T, H, W) | 1 in frames that are given, 0 elsewhere |
 # | $m\,x$, `given * mask` | (B, 1, T, H, W) | the given frames, **zero where nothing is given** |
 # | $[z,\, m x,\, m]$ | (B, 3, T, H, W) | what the first convolution sees |
 #
-# Why the mask, when one could see which frames are zero? Zero is a grey that a frame might have; and *given* and *grey* must not be told apart by guessing. (The paper's frames are in colour: 3 + 1 more channels. Ours are grey: 1 + 1.)
+# Why the mask, if one can see which frames are zero? Zero is a grey that a frame might have, and the network should not have to guess whether a frame is *given* or *grey*. (The paper's frames are in colour: 3 + 1 more channels. Ours are grey: 1 + 1.)
 #
 # **The network is trained already.** Its first convolution has one input channel and needs three. A convolution is a sum over input channels:
 #
 # $$W * [z,\, m x,\, m] + b = W_z * z + b + W_{x} * (m x) + W_{m} * m$$
 #
-# So take $W_z$ and $b$ from `mav`, and start the new weights at **zero**. Then the network ignores what it is told, and is exactly `mav`; training has to find out what the news is good for.
+# So take $W_z$ and $b$ from `mav`, and start the new weights at **zero**. Then the network ignores what it is told, and is exactly `mav`; training has to find out what the new inputs are good for.
 
 # %%
 def known_channels(video, mask):
@@ -250,7 +250,7 @@ class WiderFirst(nn.Module):
 
 
 # %% [markdown]
-# `utils` writes the same with a second layer: beside `first` there is `conditioning`, a convolution from the two new channels, and its output is *added*. The equation above says that this is one and the same. First for a convolution in space, on random weights:
+# `utils` does the same with a second layer: beside `first` there is `conditioning`, a convolution from the two new channels, and its output is *added*. The equation above says that the two are equivalent. First we check a convolution in space, with random weights:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -265,7 +265,7 @@ print("an added convolution equals more input channels:", bool((added - widened)
 
 
 # %% [markdown]
-# Then for the whole network. Both layers of `utils` are pseudo-3D, so each has a convolution over time as its second half. With the same one in both, theirs is the wide network. `widened` builds ours from theirs; `told` hands it what is known, then calls it:
+# Then the whole network. Both layers of `utils` are pseudo-3D, so each has a convolution over time as its second half. If that half is the same in both, their network equals the wide one. `widened` builds ours from theirs; `told` hands it what is known, then calls it:
 
 # %%
 def widened(net):
@@ -299,9 +299,9 @@ with torch.no_grad():
     print("with a layer over time of its own it does not:", bool((apart - out).abs().max() > 1e-6))
 
 # %% [markdown]
-# The last line is a difference from the paper, a small one: in `utils` what is given goes through a convolution over time of its own, so that it can do a little more than further channels of the first layer could.
+# The last line shows a small difference from the paper: in `utils` what is given goes through its own convolution over time, which can do a little more than extra channels of the first layer could.
 #
-# **The zero start, proven.** Take `mav` as shipped, and the network that training starts from. Whatever is given, they must say the same, in double precision; and the twin, with new weights as PyTorch draws them, must not.
+# **The zero start, proven.** Take `mav` as shipped, and the network that training starts from. Whatever is given, their outputs must agree in double precision; the twin, whose new weights are drawn as usual in PyTorch, must differ.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -317,7 +317,7 @@ with torch.no_grad():
 print("mav's output varies:", bool(plain.std() > 0.1))
 
 # %% [markdown]
-# **Predict:** weights of zero, behind which everything is zero. Can they learn at all?
+# **Predict:** the new weights are zero, and so are their outputs. Can they learn at all?
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -330,13 +330,13 @@ start.zero_grad()
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Yes. The gradient of a weight is what comes in (the given frames and the mask, not zero) times what is asked for behind it (not zero either, as the rest of the network is trained). Stuck is only what comes *after* a layer of zeros: the convolution over time sees nothing but zeros in the first step, and follows from the second on. Two layers of zeros in a row would never start.
+# Yes. The gradient of a weight is its input (the given frames and the mask, not zero) times the gradient at its output (not zero either, as the rest of the network is trained). Only what comes *after* a layer of zeros is stuck: the convolution over time sees nothing but zeros in the first step, and follows from the second on. Two layers of zeros in a row would never start.
 # </details>
 #
 # ## 4. What must not leak, and what must arrive
-# From here on the *trained* network, `mav-interpolate` as shipped. A window of 16 frames with keyframes 0, 5, 10 and 15 given. Three questions, each with its own probe.
+# From here on we use the *trained* network, `mav-interpolate` as shipped, on a window of 16 frames with keyframes 0, 5, 10 and 15 given. Three questions, each with its own probe.
 #
-# **1. Do frames that are not given leak?** In training the network is handed the whole clip and a mask. If anything of the missing frames came through, it would learn to copy them, reach a loss that no sampling can keep, and fail where there is no truth to copy. Change them: nothing may move, to the last bit. The twin forgets to multiply by the mask.
+# **1. Do frames that are not given leak?** In training the network is handed the whole clip and a mask. If anything of the missing frames came through, it would learn to copy them, reach a loss that sampling can never match, and fail where there is no truth to copy. Change them: the output must stay the same, to the last bit. The twin forgets to multiply by the mask.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -360,7 +360,7 @@ print("the twin without the multiplication is caught:", not torch.equal(*leaks))
 
 
 # %% [markdown]
-# **2. Does what is given reach the others?** Change the keyframe at frame 5 alone: which frames of the output move? And by autograd: on which of the frames that were handed over does output frame 7, a missing one, depend?
+# **2. Do the given frames reach the others?** Change only the keyframe at frame 5: which output frames move? And by autograd: on which of the frames handed over does output frame 7, a missing one, depend?
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -384,9 +384,9 @@ print("output frame 7 depends on the handed frames", depends_on(probe, 7))
 
 
 # %% [markdown]
-# Convolutions over three frames and attention over time carry the news of one keyframe to all sixteen frames. Of the sixteen frames handed over, only the four that are given count.
+# Convolutions over three frames and attention over time carry the information in one keyframe to all sixteen frames. Of the sixteen frames handed over, only the four given ones count.
 #
-# **3. Does the network use both channels?** Break it: set the weights of one channel to zero. *Deaf to the mask*, it sees frames and grey, and is not told which is which. *Blind to the frames*, it knows which are given and not what is in them. First a tool for each half of the question:
+# **3. Does the network use both channels?** Break it: set the weights of one channel to zero. *Deaf to the mask*, it sees frames and grey, and is not told which is which. *Blind to the frames*, it knows which are given but not what is in them. First, a tool for each half of the question:
 
 # %%
 def without(net, channel):
@@ -410,7 +410,7 @@ def loss_on_missing(net, clips, level, mask=None):
 
 
 # %% [markdown]
-# The v-loss on the **missing** frames of real clips, at four noise levels, beside `mav`, which is told nothing. **Predict:** at which noise level does being told help most?
+# The v-loss on the **missing** frames of real clips, at four noise levels, compared with `mav`, which is told nothing. **Predict:** at which noise level does being told help most?
 
 # %%
 interpolator = load_pretrained("mav-interpolate", device=DEVICE)
@@ -423,9 +423,9 @@ for name, (net, what) in nets.items():
     print(f"{name:46s}" + "".join(f"{loss_on_missing(net, held_out, level, what):9.4f}" for level in LEVELS))
 
 # %% [markdown]
-# Read a column from top to bottom: the first row is the network as it is meant to be used, the next two are the same weights with one channel cut, the fourth is the same network where nothing is given (which it has been trained for too). The further to the left, the more noise, and the more it must live on what it is told. At the right end, with little noise, the clip itself says enough.
+# Read a column from top to bottom: the first row is the network as it is meant to be used, the next two are the same weights with one channel cut, the fourth is the same network with nothing given (it was trained for that too). The further to the left, the more noise, and the more the network depends on what it is told. At the right end, with little noise, the clip itself says enough.
 #
-# **See what it believes**, at two noise levels. At log-SNR −8 the noisy clip shows as good as nothing: what $\hat x$ shows of the missing frames there comes from the keyframes alone.
+# **See what it believes**, at two noise levels. At log-SNR −8 the noisy clip shows next to nothing: what $\hat x$ shows of the missing frames there comes from the keyframes alone.
 
 # %%
 shown = torch.tensor([-8.0, -4.0])
@@ -441,7 +441,7 @@ show.film_strip(torch.cat([window[:1], *[beliefs[what][k:k + 1] for k in range(2
 
 # %% [markdown]
 # ## 5. What it is trained on
-# The clips of `mav`, without captions, and for each clip a mask, drawn anew: `sample_masks`. Here are forty of them, one a column, white where a frame is given:
+# The clips of `mav`, without captions, each with a freshly drawn mask: `sample_masks`. Here are forty masks, one per column, white where a frame is given:
 
 # %%
 masks = utils_keyframes.sample_masks(40, 16, generator(11))[:, 0, :, 0, 0]                     # (40, 16)
@@ -462,10 +462,10 @@ print("some give the first frame alone, some nothing:", bool((many.sum(1) == 1).
 
 # %% [markdown]
 # - **Keyframes**, every fifth or every third: filling in.
-# - **A beginning**, up to eight frames: going on. **The first frame alone**: a picture set in motion.
+# - **A beginning**, up to eight frames: continuing it. **The first frame alone**: a picture set in motion.
 # - **Nothing**: so that it stays a model of clips.
 #
-# The loss is lesson 10's, the mean over *all* frames. Where a frame is given the network soon says nearly what it is told, and the missing frames are what is left to learn. Frame rates go the other way than for `mav`: from 6 a second, where that was left, to 30, where this one is needed. The image weights stay frozen.
+# The loss is lesson 10's, the mean over *all* frames. Where a frame is given, the network soon returns nearly what it is told, so the missing frames are what is left to learn. Frame rates move in the opposite direction to `mav`'s: from 6 a second, where `mav` ended, to 30, where this network is needed. The image weights stay frozen.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -479,7 +479,7 @@ print("weights of the image model in mav-interpolate are unchanged:",
 
 # %% [markdown]
 # ## 6. Train it, live
-# From the shipped `mav`, for the budget of this machine. The board shows two clips of which the first four frames are given, at every fifth frame: the first picture of a row is given, the other three are made. A lost session costs at most half a minute.
+# We start from the shipped `mav`, with the budget of this machine. The board shows every fifth frame of two clips whose first four frames are given: the first picture of a row is given, the other three are generated. A lost session costs at most half a minute.
 
 # %%
 demo = real[:2, :, :16]
@@ -544,10 +544,10 @@ print("a real clip, cut and joined, is itself:", torch.equal(our_join(torch.stac
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# No: 15 is no multiple of 4, so a window would not end on a keyframe. With 16 frames $s$ may be 3, 5 or 15. The price of another $s$ is another length of window.
+# No: 15 is not a multiple of 4, so a window would not end on a keyframe. With 16 frames $s$ may be 3, 5 or 15. Any other $s$ needs another window length.
 # </details>
 #
-# Now sample all windows of a clip as one batch. The loop is lesson 02's DDIM; new is what the network is told.
+# Now sample all windows of a clip as one batch. The loop is lesson 02's DDIM; only what the network is told is new.
 
 # %%
 def our_interpolate(model, keys, skip, steps, seed=0):
@@ -580,7 +580,7 @@ ways["told"] = fast.interpolate(keys, skip=SKIP, steps=STEPS)
 print(tuple(ways["told"].shape[1:]), " passes through all 16 keyframes exactly:", torch.equal(ways["told"][:, :, ::SKIP], keys))
 
 # %% [markdown]
-# **An honest word on "exactly".** The keyframes are put in at the end, so that line is true of any network. What says something is how near the network itself came to them, before they were put in, beside how far a missing frame is from the truth:
+# **An honest word on "exactly".** The keyframes are put in at the end, so that line is true of any network. More telling is how close the network itself came to them before they were put in, compared with how far a missing frame is from the truth:
 
 # %%
 at_keys = float((raw[:, :, ::SKIP] - keys[:1]).square().mean().sqrt())
@@ -590,7 +590,7 @@ print(f"root mean square error, one clip: of keyframes, as the network says them
 
 # %% [markdown]
 # ### Do windows join smoothly?
-# Two windows share a keyframe and nothing else: which way a digit was going, the next window must see from its own keyframes. If they disagreed, motion would have a corner at frames 15, 30, 45 and 60. *Bend* measures corners, $|x_{k+1} - 2 x_k + x_{k-1}|$, mean over pixels: zero where each pixel goes on changing as it did. A digit that moves has some of it in every frame, so the yardstick is real clips.
+# Two windows share a keyframe and nothing else: the next window must see from its own keyframes which way a digit was going. If the two disagreed, motion would have a corner at frames 15, 30, 45 and 60. *Bend* measures corners, $|x_{k+1} - 2 x_k + x_{k-1}|$, mean over pixels: zero where each pixel keeps changing at the same rate. A moving digit has some bend in every frame, so the yardstick is real clips.
 
 # %%
 def bends(clips):
@@ -615,12 +615,12 @@ ax.set(xlabel="frame; the black lines are seams", ylabel="bend", ylim=(0, None),
 ax.legend(fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.25));
 
 # %% [markdown]
-# If the last column were 1, a seam would be no more of a corner than any other keyframe. It is more, and not because of windows: repeated frames and the cross-fade know no windows, and they have as much. It is the choice of frames, on few clips, and windows add nothing to it that one could see. What both networks make bends more than real clips do, as shapes change from frame to frame.
+# If the last column were 1, a seam would be no more of a corner than any other keyframe. It is above 1, but not because of windows: repeated frames and the cross-fade use no windows, and theirs is as high. The reason is which frames are compared, on few clips; windows add nothing visible to that. The clips of both networks bend more than real ones, as shapes change from frame to frame.
 #
-# Where keyframes bend more than missing frames, that is the price of given frames that are exact: what is made has to bend to meet them. (The cross-fade has *all* its bends there, and none between.)
+# Where keyframes bend more than missing frames, that is the price of exact keyframes: the generated frames have to bend to meet them. (The cross-fade has *all* its bends there, and none between.)
 #
 # ## 8. Side by side
-# The same clip, frames 0 to 5 of 76. *Yours* is what was trained above, just now; *told* is the shipped network.
+# The same clip, frames 0 to 5 of 76. *Yours* is the network you have just trained; *told* is the shipped one.
 
 # %%
 ways[f"yours, {trainer.step} steps"] = Model(yours.recipe, yours.net, device=DEVICE, amp="auto").interpolate(keys, skip=SKIP, steps=STEPS)
@@ -640,15 +640,15 @@ print(f"{N} clips, {STEPS} steps")
 numbers_of(ways)
 
 # %% [markdown]
-# Mind the numbers of *yours* after a short run: a judder near real clips' can come from shapes that jump, and *missed* tells: where it is above that of repeated frames, nothing is won yet.
+# Be careful with the numbers of *yours* after a short run: a judder near that of real clips can come from shapes that jump. Check *missed*: where it is above that of repeated frames, nothing is gained yet.
 #
 # **Measured on more clips** (`python -m utils.interpolation mav-interpolate --num 32 --weights 5`): missed, judder and edges as above, and what the judge of [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip) reads off windows of 16 frames:
 # - *distance*: the kernel distance to windows of other real clips. Five windows of one clip resemble each other, so real ones do not come out at 0 here: the first row is the floor;
 # - *path px*: how far digits are off the best bouncing path, in pixels;
-# - *identity*: the share of frames that look like the digit which the window's frames look like most often;
+# - *identity*: the share of frames that look like their track's most frequent digit;
 # - *digits*: windows that show both digits.
 #
-# The rows of `mav` are the network before it was told anything, with what lesson 08 can do.
+# The `mav` rows show the network that was never told anything, with the methods of lesson 08.
 
 # %%
 table = json.loads((ASSETS / "results" / "mav-interpolate-frames.json").read_text())
@@ -694,16 +694,16 @@ assert rows["cross-fade"]["missed"] < ours_row["missed"] and gap(ours_row, "edge
 
 # %% [markdown]
 # **Who wins?**
-# - Against guidance, which pulls at a network that was never told: being told, clearly. Digits stay nearer to their path and look more often like themselves. Part of that is training: `mav-interpolate` had more of it, moving to 30 frames a second, and in all but the strongest noise it is ahead of `mav` in loss even when it is told nothing (the table in section 4).
-# - Against repeated frames: being told misses less and has no stairs; like the cross-fade it is even *more* even than real clips, and so are all other ways. Repeated digits are real digits, so they are read better.
-# - Against the cross-fade: it loses in squared error, path, identity and digits, and wins in edges; the distance does not tell them apart. Between two keyframes a digit moves 1.8 pixels, and fading over so short a way is hard to beat with a network of this much training.
+# - Against guidance, which pulls at a network that was never told: being told wins clearly in *missed*, path and identity: digits stay closer to their path and look like themselves more often. (In *digits*, where a digit counts if it shows anywhere, guidance is as good.) Part of that is training: `mav-interpolate` had more of it, moving to 30 frames a second, and in all but the strongest noise its loss is below `mav`'s even when it is told nothing (the table in section 4).
+# - Against repeated frames: being told misses less and has no stairs; like the cross-fade and all other ways, it is even *smoother* than real clips. Repeated digits are real digits, so they are read better.
+# - Against the cross-fade: it loses on squared error, path, identity and digits, and wins on edges; the distance does not tell them apart. Between two keyframes a digit moves 1.8 pixels, and a fade over so short a distance is hard to beat for a network with this much training.
 #
-# **How to read it.** *Nearer* is said number by number, whatever the margin, and each number has a blind spot. *Missed* forgives ghosts. *Judder* does not see them at all. The judge reads *through* them: a stroke doubled 1.8 pixels apart still looks like its digit. Edges and your own eyes see them. And none of these windows has a seam in it.
+# **How to read it.** *Nearer* is judged number by number, whatever the margin, and each number has a blind spot. *Missed* forgives ghosts. *Judder* does not see them at all. The judge reads *through* them: a stroke doubled 1.8 pixels apart still looks like its digit. Edges and your own eyes see them. And none of these windows contains a seam.
 #
 # Being told has one more advantage, which the last column shows: no backward pass.
 #
 # ## 9. Frames a second
-# What lies between two keyframes depends on how far apart in *time* they are. The network is told, as `mav` is: `fps`, added to the embedding of the noise level ([lesson 10](10_make_a_video.ipynb)). The same digits, setting off from the same places, at 30, 15 and 6 frames a second:
+# What lies between two keyframes depends on how far apart in *time* they are. The network is told this, as `mav` is: `fps` is added to the embedding of the noise level ([lesson 10](10_make_a_video.ipynb)). The same digits, starting from the same places, at 30, 15 and 6 frames a second:
 
 # %%
 rates = (30, 15, 6)
@@ -712,7 +712,7 @@ at_rate = {rate: (short.at(FINE_FPS // rate).sample(64, index=0).video[chosen] +
 show.film_strip(torch.cat([clips[:1] for clips in at_rate.values()]), [f"real, {rate} a second" for rate in rates], title="sixteen frames of the same motion")
 
 # %% [markdown]
-# Give it the first frame alone and name a rate: how fast do digits set off? Speed as the judge reads it, pixels a frame, beside real clips; on so few clips it is a hint. **Predict** the ratio of the last to the first.
+# Give it only the first frame and a rate: how fast do the digits start to move? We print the speed that the judge reads, in pixels a frame, beside that of real clips; on so few clips it is a hint. **Predict** the ratio of the last speed to the first.
 
 # %%
 only_first = (torch.arange(16) < 1)[:, None, None]
@@ -724,10 +724,10 @@ show.film_strip(torch.cat([clips[:1] for clips in set_off.values()]), [f"{rate} 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# Of real clips five, or a little less: a digit travels as far in a second at any rate, and at 6 frames a second there are a fifth as many frames; but longer ways hit more walls. The network follows the number, but not far enough: its ratio is smaller, and it is too fast at every rate, at 30 most. (A hint only: the clips are few and their digits melt.) And look at the strip: with one frame given, digits lose their shape long before the end.
+# For real clips five, or a little less: a digit travels equally far in a second at any rate, and 6 frames a second are a fifth as many frames; but longer paths hit more walls. The network follows the number, but not far enough: its ratio is smaller, and it is too fast at every rate, most of all at 30. (A hint only: the clips are few and their digits melt.) And look at the strip: with one frame given, digits lose their shape long before the end.
 # </details>
 #
-# **Break it: the wrong rate.** Keyframes of clips at 30 frames a second, and the network is told another. **Predict:** four frames are given, and they say themselves how fast things are. How much does the number still count?
+# **Break it: the wrong rate.** Give keyframes of clips at 30 frames a second, but tell the network another rate. **Predict:** four frames are given, and they show how fast things move. How much does the number still count?
 
 # %%
 windows_30 = at_rate[30]
@@ -740,12 +740,12 @@ stairs = repeated(windows_30[:, :, ~hidden], SKIP)
 print(f"keyframes repeated:         missed {float((stairs - windows_30)[:, :, hidden].square().mean().sqrt()):.3f}")
 
 # %% [markdown]
-# <details><summary>Answer</summary>The further off the number, the more is missed. Told 6, five times too few, it does hardly better than repeated keyframes: four true frames do not outvote a false number.</details>
+# <details><summary>Answer</summary>The further off the number, the more is missed. Told 6, five times too low, it does hardly better than repeated keyframes: four true frames do not outvote a false number.</details>
 #
 # ## 10. The same network goes on, and sets a picture in motion
-# Nothing in the mask says *keyframes*. Give a beginning, and it extrapolates; give one picture, and it animates it: the masks of section 5 have all three. `extend` works in blocks as in [lesson 08](08_reconstruction_guidance.ipynb#7.-From-16-frames-to-64,-and-on), here with the network's own conditioning in place of guidance.
+# Nothing in the mask says *keyframes*. Given a beginning, the network extrapolates; given one picture, it animates it: the masks of section 5 include all three. `extend` works in blocks as in [lesson 08](08_reconstruction_guidance.ipynb#7.-From-16-frames-to-64,-and-on), here with the network's own conditioning instead of guidance.
 #
-# Look how digits melt the further away the last given frame is: that is what the training of these weights has not reached. Between keyframes the nearest one is never more than two frames away.
+# Digits melt more, the further away the last given frame is: the training of these weights did not get that far. Between keyframes the nearest one is never more than two frames away.
 
 # %%
 sixteen = at_rate[6][:2]                                                                       # the standard clip, 6 frames a second
@@ -755,7 +755,7 @@ truth = (longer.sample(64, index=0).video[chosen[:2]] + 1) / 2
 show.film_strip(torch.cat([truth, went_on]), ["real"] * 2 + ["8 given, 16 new"] * 2, borders=[8], title="extrapolation: frames 0 to 7 are given")
 
 # %% [markdown]
-# From text to motion in two steps: `mav-image` draws a picture of a caption, and this network sets it in motion. No clip had a caption anywhere on the way.
+# From text to motion in two steps: `mav-image` draws a picture from a caption, and this network sets it in motion. No captioned clip was used anywhere on the way.
 
 # %%
 drawn_image = load_pretrained("mav-image", device=DEVICE, amp="auto").sample(["3 and 7"], steps=STEPS, seed=2)    # (1, 1, 1, 32, 32)
@@ -770,7 +770,7 @@ print("and differ after it:", bool((futures[0] - futures[1]).abs().max() > 0.1))
 
 # %% [markdown]
 # ## 11. Play
-# Which frames are given is yours to choose (numbers from 0 to 15, in any pattern), and how fast the real clip runs that they come from: every `frame_skip`-th frame of the fine clock. Try `0, 15`; `7`; `0, 1, 14, 15`. Patterns that are not among the masks of section 5 are new to the network.
+# Choose which frames are given (numbers from 0 to 15, in any pattern), and how fast the real clip that they come from runs: every `frame_skip`-th frame of the fine clock. Try `0, 15`; `7`; `0, 1, 14, 15`. Patterns that are not among the masks of section 5 are new to the network.
 
 # %%
 given_frames = "0, 7, 15"  #@param {type:"string"}
@@ -787,10 +787,10 @@ show.film_strip(torch.cat([played, torch.where(my_mask, played, 0.25), filled]),
 # %% [markdown]
 # | if it looks like this | then look at |
 # |---|---|
-# | two pale digits between keyframes | that is a cross-fade: or a network that has learnt the mean of all ways; more training, more steps |
+# | two pale digits between keyframes | that is a cross-fade, or a network that has learnt the mean of all answers; more training, more steps |
 # | the first steps of training undo what `mav` could do | the new weights did not start at zero |
 # | a training loss that is much too good, and grey frames in sampling | the clip was not multiplied by the mask |
-# | keyframes right, frames between of another clip | the mask, or the frames, do not arrive: wrong channel order, or left out of one half of guidance |
+# | keyframes right, frames between from another clip | the mask or the frames do not arrive: wrong channel order, or left out of one half of guidance |
 # | a jerk every 15 frames | windows without a shared end, or joined with the shared frame twice |
 # | digits rush from keyframe to keyframe and wait there | the wrong `fps`, or a network that saw one frame rate only |
 #
@@ -801,7 +801,7 @@ show.film_strip(torch.cat([played, torch.where(my_mask, played, 0.25), filled]),
 # | masked frames and a binary mask as further input channels: 3 + 1 (RGB) | 1 + 1 | our clips are grey |
 # | further channels of the first convolution | a second pseudo-3D convolution whose output is added; the same at the start, then with a layer over time of its own (section 3) | `mav`'s weights load as they are |
 # | new weights start: not stated | at zero | the network starts as `mav`, proven |
-# | fine-tuned from the spatiotemporal decoder D$^t$, frame rates as conditioning, variable frame skip | the same: from `mav`, skips 5 to 1, moving towards 1; image weights frozen | frozen weights keep what an image is |
+# | fine-tuned from the spatiotemporal decoder D$^t$, frame rates as conditioning, variable frame skip | the same: from `mav`, skips 5 to 1, moving towards 1; image weights frozen | frozen weights keep what was learnt of images |
 # | skip 5: 16 to 76 frames | the same: five windows of 16 frames with shared ends | 5 · 15 + 1 = 76, exactly |
 # | the same network extrapolates and animates an image | the same: `extend`, `inpaint` | |
 # | which masks, how often: not listed | half keyframes (every fifth, some every third), a sixth beginnings, a sixth one frame, the rest nothing | the uses that this lesson shows |
@@ -840,7 +840,7 @@ count_frames = check("exercise 1", count_frames, reference_count_frames, (16, 5,
 # </details>
 #
 # ### Exercise 2 · The judder of stairs (difficulty ●●○, importance ●●○, 5 minutes)
-# Keyframes are repeated, `skip` frames each, and every jump from one to the next changes the same amount. What is the judder of section 1, in a clip that is long? (Work it out on paper: the amount does not matter.)
+# Keyframes are repeated, `skip` frames each, and every jump from one to the next changes the same amount. What is the judder of section 1 in a long clip? (Work it out on paper: the amount does not matter.)
 
 # %%
 def judder_of_stairs(skip):
@@ -861,18 +861,18 @@ print(f"on paper {judder_of_stairs(SKIP):.2f}; measured, repeated keyframes: {ju
 
 
 # %% [markdown]
-# <details><summary>Hint</summary>Of `skip` changes one is a, the others are 0. So their mean is a/skip, and the mean of their squares a²/skip. The variance is the second minus the square of the first.</details>
+# <details><summary>Hint</summary>Of every `skip` changes, one is a and the others are 0. So their mean is a/skip, and the mean of their squares a²/skip. The variance is the second minus the square of the first.</details>
 # <details><summary>Solution</summary>
 #
 # ```python
 # return (skip - 1) ** 0.5
 # ```
 #
-# The variance is a²/skip − a²/skip² = a²(skip − 1)/skip². So judder is 2 for stairs of five, and 0 for motion that is perfectly even, as that of a cross-fade between two keyframes is. Real clips are neither.
+# The variance is a²/skip − a²/skip² = a²(skip − 1)/skip². So judder is 2 for stairs of five, and 0 for perfectly even motion, like that of a cross-fade between two keyframes. Real clips are neither.
 # </details>
 #
 # ### Exercise 3 · The paper's channels (difficulty ●●○, importance ●●●, 10 minutes)
-# The paper's clips are in colour. Build its four further channels by hand: given a clip (B, 3, T, H, W) and a list of the frames that are given, return the masked clip and the mask, (B, 4, T, H, W).
+# The paper's clips are in colour. Build its four extra channels by hand: from a clip (B, 3, T, H, W) and a list of the given frames, return the masked clip and the mask, (B, 4, T, H, W).
 
 # %%
 def paper_channels(video, frames):
@@ -905,32 +905,32 @@ paper_channels = check("exercise 3", paper_channels, reference_paper_channels, (
 # </details>
 #
 # ## 14. Quiz
-# 1. The new channels' weights start at zero. Why not at random, and why do they learn all the same?
+# 1. The new channels' weights start at zero. Why not at random, and why do they still learn?
 # 2. Why is the clip multiplied by the mask, when the mask already says which frames are given?
-# 3. "All keyframes are in the result, exactly." What does that say of the network?
-# 4. Why does a window of 16 frames take skips of 3, 5 and 15 and no others?
+# 3. "All keyframes are in the result, exactly." What does that say about the network?
+# 4. Why does a window of 16 frames allow skips of 3, 5 and 15 and no others?
 # 5. A cross-fade has a lower judder than real clips. Is it better than real?
 #
 # <details><summary>Answers</summary>
 #
-# 1. At random they would disturb a trained network from the first step. They learn because their gradient is the input times what is asked for behind them, and neither is zero.
+# 1. At random they would disturb a trained network from the first step. They learn because their gradient is the input times the gradient at their output, and neither is zero.
 # 2. In training the whole clip is at hand: without the multiplication the network would be shown the answer, and would fail where there is none.
-# 3. Nothing: they are put in. See how near the network comes to them by itself, and what is between.
+# 3. Nothing: they are put in. Look at how close the network comes to them by itself, and at the frames between.
 # 4. Keyframes must fall on both ends, so the skip divides 15 (and 1 would leave nothing to do).
 # 5. No: it is too even. A number that can be beaten by something plainly wrong needs another beside it.
 # </details>
 #
 # ## What was shown, and what was not
-# Shown: two faults of naive ways, each with a number; new inputs that start as nothing, proven; that missing frames do not leak and given ones arrive; 16 keyframes to 76 frames, equal to `utils`; seams; a table with floor, naive ways and lesson 08's method.
+# Shown: two faults of naive ways, each with a number; new inputs that provably change nothing at the start; that missing frames do not leak and given ones arrive; 16 keyframes to 76 frames, equal to `utils`; seams; a table with floor, naive ways and lesson 08's method.
 #
-# Shown, and not good yet: a rate that is followed too little, and digits that melt where no keyframe is near.
+# Shown, but not good yet: a frame rate that is followed too little, and digits that melt where no keyframe is near.
 #
-# Not shown: real footage, in which things turn, hide each other and change their light, so that the truth between two frames is far less certain; that being told beats guidance for every mask (guidance takes masks over pixels, and this network whole frames alone); other ways of filling in, by estimating motion itself.
+# Not shown: real footage, in which things turn, hide each other and change in lighting, so that the truth between two frames is far less certain; that being told beats guidance for every mask (guidance takes masks over pixels, this network only whole frames); other ways of filling in, which estimate the motion itself.
 # Next: [lesson 12](12_super_resolution.ipynb) makes the 76 frames sharper, and puts all stages behind one caption.
 #
 # ## Readings
 # - Singer, Polyak, Hayes, Yin, An, Zhang, Hu, Yang, Ashual, Gafni, Parikh, Gupta, Taigman, *Make-A-Video*, 2022 (arXiv 2209.14792): section 3.3 is this lesson.
-# - Voleti, Jolicoeur-Martineau, Pal, *MCVD: Masked Conditional Video Diffusion for Prediction, Generation, and Interpolation*, 2022 (arXiv 2205.09853): one network for past, future and between, by masking at random.
-# - Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet, *Video Diffusion Models*, 2022 (arXiv 2204.03458): section 3.1, the way without training.
+# - Voleti, Jolicoeur-Martineau, Pal, *MCVD: Masked Conditional Video Diffusion for Prediction, Generation, and Interpolation*, 2022 (arXiv 2205.09853): one network for past, future and between, trained with random masks.
+# - Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet, *Video Diffusion Models*, 2022 (arXiv 2204.03458): section 3.1, the method without training.
 # - Blattmann, Rombach, Ling, Dockhorn, Kim, Fidler, Kreis, *Align your Latents*, 2023 (arXiv 2304.08818): the same masks and zero start, in latent space, at high resolution.
 # - Reda, Kontkanen, Tabellion, Sun, Pantofaru, Curless, *FILM: Frame Interpolation for Large Motion*, 2022 (arXiv 2202.04901): the other school, which estimates motion and warps.

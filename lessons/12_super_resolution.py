@@ -18,12 +18,12 @@
 #
 # ![Four captions as clips of 76 frames: above 32 pixels enlarged smoothly, below 64 pixels by the network of this lesson](../assets/figures/12_pipeline.gif)
 #
-# **Claim: a small network makes every frame twice as large, from 32 to 64 pixels, and sharp. It looks at one frame at a time, and still what stands still does not flicker, as long as all frames of a clip share *every* noise: that of the start, of the steps, and on the small frame.** With it the pipeline is whole: from a caption to 76 frames of 64×64.
+# **Claim: a small network makes every frame twice as large, from 32 to 64 pixels, and sharp. It looks at one frame at a time, yet what stands still does not flicker, as long as all frames of a clip share *all* noise: at the start, in the steps, and on the small frame.** With it the pipeline is complete: from a caption to 76 frames of 64×64.
 #
-# (Above: four captions, 76 frames each, by the shipped weights. Top row: before the last stage, enlarged smoothly. Bottom row: the pipeline's result. Whether it is the right digit is decided in the first stage, [lesson 10](10_make_a_video.ipynb), and often it is not yet; this lesson is about the strokes.)
+# (Above: four captions, 76 frames each, by the shipped weights. Top row: before the last stage, enlarged smoothly. Bottom row: the pipeline's result. Whether a digit is the right one is decided in the first stage, [lesson 10](10_make_a_video.ipynb), and often it is not; this lesson is about the strokes.)
 #
 # You will be able to
-# - say why no formula gives lost detail back, and why the best average guess is a blur;
+# - say why no formula brings lost detail back, and why the best average guess is a blur;
 # - condition a diffusion model on a small frame, in one layer, and train it live;
 # - stop a clip from flickering with one call of `expand`, show that a stochastic sampler needs more, and measure where sharing does not help;
 # - tell a network how far to trust what it is given;
@@ -93,7 +93,7 @@ F64 = torch.float64
 
 # %% [markdown]
 # ## 1. Make it larger
-# So far all was 32×32. Moving MNIST is 64×64: what we called a frame is a frame of 64×64 with every 2×2 pixels averaged into one. The obvious way back needs no learning. **Nearest**: every pixel becomes four. **Bilinear**: the new pixels lie between the old ones.
+# So far everything was 32×32. Moving MNIST is 64×64: what we called a frame is a 64×64 frame with every 2×2 pixels averaged into one. The obvious way back needs no learning. **Nearest**: every pixel becomes four. **Bilinear**: the new pixels lie between the old ones.
 
 # %%
 model = load_pretrained("mav-upsample", device=DEVICE)
@@ -114,7 +114,7 @@ show.image_rows({"real": close_up(real), **{name: close_up(clips) for name, clip
 
 
 # %% [markdown]
-# **Look at the edges**: stairs in one, fog in the other. In numbers: how far from the truth (*missed*, root mean square); how far from the small frame, when the result is averaged down once more (*again*); and how large the steps from pixel to pixel are (*sharpness*, real frames = 1).
+# **Look at the edges**: stairs in one, fog in the other. In numbers: how far from the truth (*missed*, root mean square); how far from the small frame, when the result is averaged down again (*again*); and how large the steps from pixel to pixel are (*sharpness*, real frames = 1).
 
 # %%
 def numbers(clips, truth, given):
@@ -129,12 +129,12 @@ assert all(numbers(clips, real, small)[2] < 1 for clips in naive.values())
 
 
 # %% [markdown]
-# No cleverer formula mends that. Averaging keeps one number of four; many large frames have the same small one, and a formula can name only one of them. One that is to be right *on average* names their mean, and the mean of many sharp frames is a blur.
+# No cleverer formula fixes that. Averaging keeps one number of four; many large frames share the same small one, and a formula can return only one of them. To be right *on average*, it must return their mean, and the mean of many sharp frames is a blur.
 #
-# What is wanted is not the mean of all answers but *one* of them: a sample from $p(x \mid y)$, with $x$ the large frame and $y$ the small one. Sampling is what we can do.
+# What we want is not the mean of all answers but *one* of them: a sample from $p(x \mid y)$, with $x$ the large frame and $y$ the small one. Sampling is what we can do.
 #
 # ## 2. A diffusion model that sees the small frame
-# Everything stays as it was: $z = \alpha x + \sigma\epsilon$, and a network that predicts $v$ (lesson 02), now $\hat v(z, \lambda, y)$. All that is new is how $y$ comes in: enlarged (bilinear), and put beside $z$ as more input channels.
+# Everything stays as it was: $z = \alpha x + \sigma\epsilon$, and a network that predicts $v$ (lesson 02), now $\hat v(z, \lambda, y)$. Only how $y$ comes in is new: enlarged (bilinear), and placed beside $z$ as extra input channels.
 #
 # | | shape | |
 # |---|---|---|
@@ -158,7 +158,7 @@ def first_layer(net, z, y):
 
 
 # %% [markdown]
-# `utils` keeps the new half of the weights in a layer of its own, `conditioning`, because it starts at zero: a fresh network does not see $y$, and learns to. The two ways are the same. Last line: the twin, with other small frames, which must not agree.
+# `utils` keeps the new half of the weights in a layer of its own, `conditioning`, because it starts at zero: a fresh network does not see $y$, and learns to. Both ways compute the same. The last line is the twin, with other small frames, which must not agree.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -175,7 +175,7 @@ hook.remove()
 
 
 # %% [markdown]
-# **Frame by frame.** There is no layer over time in it; frames are batch. A probe: change frame 3 of the small clip, and see which large frames change; beside it, the video model of lesson 06, with frame 3 of its own input changed.
+# **Frame by frame.** The network has no layer over time; frames are part of the batch. A probe: change frame 3 of the small clip, and see which large frames change; for comparison, change frame 3 in the input of lesson 06's video model.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -193,9 +193,9 @@ video_net = load_pretrained("vdm-text", device="cpu").net.double()
 print("a video model:   ", who_moves(lambda x: video_net(x, log_snr), y))
 
 # %% [markdown]
-# That is cheap, and any number of frames goes through in any pieces. It is trained on single frames, so it needs no video at all. It will also turn out to be the problem.
+# That is cheap, and any number of frames goes through, in pieces of any size. Training uses single frames, so it needs no video at all. But frame by frame will also turn out to be the problem.
 #
-# **What does it believe?** One frame at four noise levels, and the estimate $\hat x$ of the shipped weights. **Predict:** at log-SNR −10 there is nothing in $z$, so all that is known is the small frame. What will $\hat x$ look like?
+# **What does it believe?** One frame at four noise levels, and the estimate $\hat x$ of the shipped weights. **Predict:** at log-SNR −10 there is nothing in $z$, so only the small frame is known. What will $\hat x$ look like?
 
 # %%
 levels = torch.tensor([-10.0, -4.0, -1.0, 3.0])
@@ -213,11 +213,11 @@ show.image_rows({name: (images.clamp(-1, 1)[window] + 1) / 2 for name, images in
 # %% [markdown]
 # <details><summary>What it is</summary>
 #
-# At the left stands the mean of all large frames that fit the small one, as far as the network knows it: what a network trained to name *the* large frame would answer. It is smooth where the answer is open. As noise goes, the sampler commits itself to one answer, pixel by pixel, and the strokes get edges.
+# On the left is the mean of all large frames that fit the small one, as far as the network knows it: the answer of a network trained to predict *the* large frame. It is smooth where the answer is open. As the noise goes, the sampler commits to one answer, pixel by pixel, and the strokes get edges.
 # </details>
 #
 # ## 3. Train it, live
-# The recipe of the shipped weights, for the budget of this machine. In training, frames of 64 pixels are averaged down, so pairs $(x, y)$ are free; captions name the digits, in half of the samples. The grey band, where there is one, is an earlier run of this recipe. **Predict:** what does a sample look like after the first hundred steps?
+# We use the recipe of the shipped weights, with the budget of this machine. In training, frames of 64 pixels are averaged down, so pairs $(x, y)$ are free; half of the samples have captions that name the digits. The grey band, where there is one, is an earlier run of this recipe. **Predict:** what does a sample look like after the first hundred steps?
 
 # %%
 trainer = Trainer(MAV_UPSAMPLE, MAV_UPSAMPLE.budget(BUDGET), device=DEVICE)
@@ -245,17 +245,17 @@ cut = {name: torch.where(clips < 0.06, 0, clips).diff(dim=-1).abs().mean() for n
 print("sharpness with all that is darker than 0.06 set to black:", ", ".join(f"{name} {value / cut['real']:.2f}" for name, value in cut.items()))
 
 # %% [markdown]
-# **A sharpness above 1 is no virtue.** The network leaves a faint haze in the black around the digits, too dark to see, and the steps from pixel to pixel add up. The last line takes it away. (A network after a hundred steps is mostly noise, and the *sharpest* of all.)
+# **A sharpness above 1 is no virtue.** The network leaves a faint haze in the black around the digits, too dark to see, but its steps from pixel to pixel add up. The last line removes it. (A network after a hundred steps is mostly noise, and the *sharpest* of all.)
 #
 # | if the training looks like this | then |
 # |---|---|
 # | noise all over, brighter where the digits are | early; a hundred steps look like that |
-# | strokes with faint specks in the black | not for long now; shipped weights have a trace of it |
-# | digits that have nothing to do with the small frame | `low_res` is of other frames, or `conditioning` has not left zero |
-# | all samples look bilinear | you look at $\hat x$ of the first step, not at the result of the last |
+# | strokes with faint specks in the black | they will soon go; the shipped weights keep a trace of them |
+# | digits that have nothing to do with the small frame | `low_res` holds other frames, or `conditioning` has not left zero |
+# | all samples look bilinear | you are looking at $\hat x$ of the first step, not at the result of the last |
 #
 # ## 4. The second failure: a clip
-# Each frame is a good answer by itself. **Predict:** is the clip? Take the simplest clip there is, one in which nothing moves: one small frame, sixteen times. Every frame gets its own noise, as sixteen samples always did.
+# Each frame is a good answer by itself. **Predict:** is the clip one too? Take the simplest clip, in which nothing moves: one small frame, sixteen times. Every frame gets its own noise, as sixteen samples always did.
 
 # %%
 still = small[3:4, :, :1].expand(-1, -1, 16, -1, -1)                       # (1, 1, 16, 32, 32), all frames the same
@@ -266,7 +266,7 @@ differences = 5 * F.pad(apart.diff(dim=2).abs(), (0, 0, 0, 0, 1, 0)).clamp(max=0
 show.film_strip(torch.cat([apart, differences])[:, :, :6], ["each its\nown noise", "change\ntimes 5"], title="a still clip")
 
 # %% [markdown]
-# The change sits at the edges of strokes, where the small frame leaves the answer open: frame after frame the network chooses anew. Each choice is right; that they differ is wrong. A printed strip shows it badly; played, you see it at once:
+# The changes are at the edges of strokes, where the small frame leaves the answer open: in each frame the network chooses anew. Each choice is right; that they differ is wrong. A printed strip hardly shows it; when played, it is obvious:
 
 # %%
 together = fast.upsample(still, steps=STEPS)                               # share_noise=True, which the next section explains
@@ -324,7 +324,7 @@ long = model.upsample(still[:, :, :1].expand(-1, -1, 40, -1, -1), steps=2)
 print("a longer clip, which goes through in pieces, is still too:", bool((long - long[:, :, :1]).abs().max() < 1e-5))
 
 # %% [markdown]
-# Still *to float precision*, because nothing in the network or the sampler tells one frame from another but noise and small frame. There are two noises: $z$, to start from, and $e$, a little noise that is put on the small frame ([section 9](#9.-How-far-to-trust-the-small-frame) says why). One of them left separate is enough to flicker.
+# Still *to float precision*, because the network and the sampler can tell frames apart only by their noise and their small frame. There are two noises: $z$, to start from, and $e$, a little noise added to the small frame ([section 9](#9.-How-far-to-trust-the-small-frame) says why). Leaving one of them separate is enough for flicker.
 #
 # ## 6. A sampler that draws on the way
 # The ancestral sampler (lesson 01) draws fresh noise at *every* step. **Predict:** with a shared start, how much of the flicker is left?
@@ -357,12 +357,12 @@ print("sharing only the start flickers:", found["shared start, separate steps"] 
 print("sharing both does not:", found["shared start, shared steps"] < 1e-5)
 
 # %% [markdown]
-# None of the flicker is gone with a shared start, and nearly all of it with shared steps: a sampler that draws *forgets its start*, and what it draws last decides. `sample_loop` has `share_noise` for that reason, and `model.upsample` sets it. The recipe's sampler is DDIM, which draws nothing.
+# Sharing the start removes none of the flicker, sharing the steps nearly all of it: a sampler that draws noise *forgets its start*, and what it draws last decides. This is why `sample_loop` has `share_noise`, and `model.upsample` sets it. The recipe's sampler is DDIM, which draws nothing.
 #
 # ## 7. What sharing does not do
-# Nothing moved so far. Now a digit drifts, and its noise stays where it is, fixed to the screen: in the next frame the same stroke meets other noise. **Predict:** will it flicker?
+# So far nothing moved. Now a digit drifts, while the noise stays fixed to the screen: in the next frame the same stroke meets other noise. **Predict:** will it flicker?
 #
-# To see, cut the digit out along its true path. The real one does not change at all there. Four ways: real; separate noise; shared noise; and noise that *travels*, moved along with the digit.
+# To find out, cut the digit out along its true path, where the real one does not change at all. Compare four ways: real; separate noise; shared noise; and noise that *travels*, moved along with the digit.
 
 # %%
 one = MovingMNIST("test", seed=44, image_size=64, num_digits=1, captions="digits").sample(3)
@@ -397,7 +397,7 @@ rows = {name: clips[:, :, 1:] for name, clips in cut.items()} | {f"{name},\nchan
 show.film_strip(torch.cat(list(rows.values())), list(rows), title="a digit, cut out where it is in each frame; and how much it changes from the frame before", xlabel="frame 1 to 6")
 
 # %% [markdown]
-# Along the path, sharing helps as good as nothing. What keeps still is the *background*, and a digit while it rests; strokes that move shimmer as with separate noise. Noise that travels with the digit does better, which says where the trouble lies. It is not perfect here: a digit that moves by one pixel is averaged down to another small frame, and noise cannot mend that.
+# Along the path, sharing hardly helps at all. What stays still is the *background*, and a digit at rest; moving strokes shimmer as with separate noise. Noise that travels with the digit does better, which shows where the trouble lies. It is not perfect here: a digit that moves by one pixel is averaged down to a different small frame, and noise cannot fix that.
 #
 # Let the digit move by eight pixels a frame, a whole number of the network's coarsest cells, and the small frames agree too:
 
@@ -421,10 +421,10 @@ print("eight pixels a frame:", ", ".join(f"{name} {value:.4f}" for name, value i
 print("noise that travels: less than a fifth of the change:", by_eights["travelling"] < 0.2 * by_eights["shared"])
 
 # %% [markdown]
-# In a real video nobody hands out the path. The other way out is a network with layers over time, which the paper has in its first super-resolution stage; for the last, at 768 pixels, memory, compute and videos of that size were lacking.
+# In a real video nobody gives you the path. The other solution is a network with layers over time, which the paper uses in its first super-resolution stage; for the last, at 768 pixels, memory, compute and videos of that size were lacking.
 #
 # ## 8. How many answers has a small frame?
-# The noise chooses. Sixteen seeds, the same small frame; and how much the sixteen differ, pixel by pixel (standard deviation).
+# The noise chooses. Take sixteen seeds for the same small frame, and see how much the results differ, pixel by pixel (standard deviation).
 
 # %%
 seeds = torch.cat([fast.upsample(still[:, :, :1], steps=STEPS, seed=k) for k in range(16)])
@@ -445,16 +445,16 @@ assert off["mean of 16"] < off["one answer"]
 
 
 # %% [markdown]
-# They differ at edges, and agree where the small frame is all black or all white. And mind the last line: the *mean* of the answers is nearer to the truth than any one of them usually is, and it is softer. **A small error is not the goal.** A measure that rewards the mean would have us train the formula of section 1.
+# They differ at edges, and agree where the small frame is all black or all white. And note the last lines: the *mean* of the answers is usually closer to the truth than any one of them, and it is softer. **A small error is not the goal.** A measure that rewards the mean would make us train the formula of section 1.
 #
 # ## 9. How far to trust the small frame
-# In training the small frames were averaged down from real ones. In the pipeline they come from a model: a stroke a little too thin, an edge a little too soft, a speck. The network takes what it sees for the truth and sharpens the flaws as well; and each stage of a cascade hands its flaws on.
+# In training the small frames were averaged down from real ones. In the pipeline a model makes them, with flaws: a stroke a little too thin, an edge a little too soft, a speck. The network takes its input for the truth and sharpens the flaws as well; and each stage of a cascade passes its flaws on.
 #
 # **Conditioning augmentation** (Ho et al. 2021, section 4): in training, put noise of a random strength $a$ on $y$, and *tell* the network how strong:
 #
 # $$\tilde y = \sqrt{1 - a^2}\;y + a\,e,\qquad e \sim \mathcal N(0, I)$$
 #
-# The variance stays, if that of $y$ is 1. Where the noise covers small flaws, the network cannot copy them, and must know for itself what digits look like.
+# The variance stays the same if that of $y$ is 1. Where the noise covers small flaws, the network cannot copy them, and must know for itself what digits look like.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -469,7 +469,7 @@ for a in (0.0, 0.1, 0.3):
 print("without the root it is not:", abs(float((y + 0.3 * e).var()) - 1) < 0.03)
 
 # %% [markdown]
-# **Does it listen?** Noise of strength 0.5 on the small frames; the network is told 0, then 0.1, 0.3 and 0.5. **Predict:** what does it draw when it is told that what it sees is clean?
+# **Does it listen?** Put noise of strength 0.5 on the small frames, and tell the network 0, then 0.1, 0.3 and 0.5. **Predict:** what does it draw when told that its input is clean?
 
 # %%
 M = {"smoke": 8, "cpu": 16}.get(BUDGET, 128)
@@ -496,9 +496,9 @@ seen = [resized((corrupted.clamp(-1, 1) + 1) / 2, "nearest"), told[0.0], told[0.
 show.film_strip(torch.cat(seen)[:, :, :5], ["given", "told 0", "told 0.5", "real"], title="noise of strength 0.5 on the small frames", xlabel="five frames")
 
 # %% [markdown]
-# Told that all is well, it takes specks for ink. Told the truth, it ignores them. The number is a dial: *how far to trust the small frame*.
+# Told that its input is clean, it takes specks for ink. Told the truth, it ignores them. The number is a dial: *how far to trust the small frame*.
 #
-# **Now without noise in the input, but with other flaws.** Real frames, blurred; real frames, redrawn by the image model of lesson 10 (noised to log-SNR 0 and sampled from there, so that they are its own work); and clean ones. On each we put noise of strength 0, 0.1 and 0.3 and say so, as `model.upsample(augmentation=...)` does. The truth is known, so we can count (for redrawn frames *missed* counts the redrawing as well: compare these three with each other alone); *strokes* is sharpness without the haze, real = 1.
+# **Now without noise in the input, but with other flaws.** We take real frames, blurred; real frames, redrawn by the image model of lesson 10 (noised to log-SNR 0 and sampled from there, so that they are its own work); and clean ones. To each we add noise of strength 0, 0.1 and 0.3 and tell the network so, as `model.upsample(augmentation=...)` does. The truth is known, so we can measure (for redrawn frames *missed* includes the redrawing: compare these three only with each other); *strokes* is sharpness without the haze, real = 1.
 
 # %%
 kernel = torch.tensor([1.0, 2.0, 1.0]) / 4
@@ -528,15 +528,15 @@ shown = torch.cat([resized(blurred, "nearest"), *[made["blurred", a] for a in (0
 show.film_strip(shown[:, :, :6], ["blurred", "0", "0.3", "real"], title="blurred small frames, augmentation 0 and 0.3", xlabel="six frames")
 
 # %% [markdown]
-# **What this says, and what not.** By *missed*, augmentation does not pay here: noise hides what is known, and from clean and from blurred frames the truth is further away with every bit of it. What it buys shows in the column beside it and in the strip: from blurred frames, more augmentation makes firmer strokes, which are less and less those of the truth. Faithful or firm: that is the dial.
+# **What this says, and what it does not.** By *missed*, augmentation does not pay here: noise hides what is known, and for clean and for blurred frames the error grows with every bit of it. What it buys shows in the next column and in the strip: from blurred frames, more augmentation makes firmer strokes, which are less and less the true ones. Faithful or firm: that is the dial.
 #
-# The papers that call it essential have photographs to invent, and hand them on to 256 pixels and beyond, so that flaws add up over stages; doubling digits leaves little to invent. We keep 0.1, a weak one, and section 12 shows generated clips with all three.
+# The papers that call it essential have photographs to invent, and pass them on to 256 pixels and beyond, so flaws add up over stages; doubling the size of digits leaves little to invent. We keep a weak 0.1, and section 12 shows generated clips with all three.
 #
 # ## 10. With no training for it?
-# [Lesson 08](08_reconstruction_guidance.ipynb#8.-Any-mask) sharpened clips with a model that was never trained to: averaged down, the estimate must agree with what is known. It needs no second network. But it needs a model of the *large* clip, all frames at once, with a gradient through it at every step, and of ours none has ever seen a clip of 64 pixels. The cascade turns that around: the dear network, which knows about time, works on small clips; the cheap one, which knows about edges, works on single frames.
+# [Lesson 08](08_reconstruction_guidance.ipynb#8.-Any-mask) sharpened clips with a model that was never trained to: averaged down, the estimate must agree with what is known. That needs no second network. But it needs a model of the *large* clip, all frames at once, with a gradient through it at every step, and none of ours has ever seen a clip of 64 pixels. The cascade turns that around: the expensive network, which knows about time, works on small clips; the cheap one, which knows about edges, works on single frames.
 #
 # ## 11. Measured
-# Real clips of 64 pixels, averaged down and enlarged again by every way (`python -m utils.super_resolution`). *Missed*, *again* and *sharpness* as in section 1. *Change* from frame to frame, real = 1. *Flicker* of still clips. *Digits*: cut out where they truly are, the share that the classifier of lesson 03 reads as what they are, with its 95% interval; and their kernel *distance* to other real ones (unbiased, so it may fall below 0).
+# Real clips of 64 pixels, averaged down and enlarged again in every way (`python -m utils.super_resolution`). *Missed*, *again* and *sharpness* as in section 1. *Change* from frame to frame, real = 1. *Flicker* of still clips. *Digits*: the share of digits, cut out where they truly are, that the classifier of lesson 03 reads correctly, with its 95% interval; and their kernel *distance* to other real ones (unbiased, so it may fall below 0).
 
 # %%
 table = json.loads((ASSETS / "results" / "mav-upsample-frames.json").read_text())
@@ -572,13 +572,13 @@ for ax, key, title in zip(axes, ("missed", "flicker", "kernel_distance"), ("miss
 figure.suptitle("bars start at the dotted line: real clips", fontsize=10);
 
 # %% [markdown]
-# - The network comes nearer to the truth than resizing, and its digits are at the distance of real ones. Bilinear ones are not; *nearest* ones are, so this distance does not mind stairs.
+# - The network comes closer to the truth than resizing, and its digits score the distance of real ones. Bilinear ones do not; *nearest* ones do, so this distance ignores stairs.
 # - Shared and separate noise differ in *flicker*, and a little in *change*. Frame by frame both are equally good: no measure that looks at single frames will ever see the difference.
-# - How many digits are read is not decided here: all rows read the same digits, so one would have to count those that are read in one row and not in the other; intervals, a row each, cannot tell.
+# - Which row has more digits read correctly is not decided here: all rows read the same digits, so one would have to count those read in one row and not in the other; separate intervals for each row cannot tell.
 # - No noise at all on the small frame (*augmentation 0*) misses a little less than our 0.1, as section 9 found.
 #
 # ## 12. The whole pipeline
-# *Make-A-Video* is a chain of functions, $\hat y = \mathrm{SR}_h \circ \mathrm{SR}^t_l \circ \mathrm{UpF} \circ D^t \circ P\,(\text{text})$: the prior $P$ makes an image embedding of the text, $D^t$ keyframes from that, $\mathrm{UpF}$ fills in between, $\mathrm{SR}^t_l$ enlarges with layers over time, and $\mathrm{SR}_h$ frame by frame. Ours has no prior ($D$ takes the caption itself) and one enlargement, frame by frame as $\mathrm{SR}_h$:
+# *Make-A-Video* is a chain of functions, $\hat y = \mathrm{SR}_h \circ \mathrm{SR}^t_l \circ \mathrm{UpF} \circ D^t \circ P\,(\text{text})$: the prior $P$ turns the text into an image embedding, $D^t$ turns that into keyframes, $\mathrm{UpF}$ fills in between, $\mathrm{SR}^t_l$ enlarges with layers over time, and $\mathrm{SR}_h$ frame by frame. Ours has no prior ($D$ takes the caption itself) and one enlarging stage, frame by frame as $\mathrm{SR}_h$:
 #
 # | stage | model | out |
 # |---|---|---|
@@ -599,7 +599,7 @@ print("every fifth frame is a keyframe:", torch.equal(between[:, :, ::5], keyfra
 print("another seed, another clip:", not torch.allclose(by_hand, exact(caption, steps=2, seed=4, progress=False), atol=1e-2))
 
 # %% [markdown]
-# As one call it has one progress bar over all three (`load_pipeline("mav")(captions)`). Stage by stage, with a clock beside it; a *network step* is one call of a network with one batch. **Predict:** which stage takes longest?
+# As one call, `load_pipeline("mav")(captions)`, it has one progress bar over all three. Here we run and time each stage; a *network step* is one call of a network with one batch. **Predict:** which stage takes longest?
 
 # %%
 N = {"smoke": 2, "cpu": 4}.get(BUDGET, 32)
@@ -621,9 +621,9 @@ for name, seconds, count in zip(("1 keyframes", "2 frames between", "3 twice the
 print(f"{N} captions, {STEPS} steps a stage: {sum(took):.1f} s, {sum(took) / N:.1f} s a clip of {clips.shape[2]} frames")
 
 # %% [markdown]
-# Keyframes, where nearly everything is decided, cost least; the frames between and twice the size share the rest, as they have five times as many frames.
+# Keyframes, where nearly everything is decided, cost least; the other two stages share the rest, as they have five times as many frames.
 #
-# **Look.** Left, what there is before the last stage, enlarged smoothly; right, the result. (30 frames a second in the model's world; played at half of that. The file with four captions is the picture at the top.)
+# **Look.** Left, the clip before the last stage, enlarged smoothly; right, the result. (It has 30 frames a second in the model's world, and is played at half of that. The file with four captions is the picture at the top.)
 
 # %%
 pairs = torch.cat([resized(between[:4], "bilinear"), clips[:4]])
@@ -634,7 +634,7 @@ show.play(torch.cat([resized(between[:1], "bilinear"), clips[:1]]), captions[:1]
 show.film_strip(clips[:2], captions[:2], every=5, title=f"every fifth of 76 frames, 64×64: shipped weights, {STEPS} steps")
 
 # %% [markdown]
-# From above: an even slant is a digit that moves evenly; a kink every five frames would be the seam between keyframes, every fifteen that between windows. The made clips are uneven: paths bend, digits come and go. They do so in their keyframes already, which are the frames of the strip above.
+# Seen from above, an even slant is a digit that moves evenly; a kink every five frames would be a seam between keyframes, every fifteen one between windows. The generated clips are uneven: paths bend, digits come and go. They already do so in their keyframes, which are the frames of the strip above.
 
 # %%
 as_asked = MovingMNIST("test", seed=47, image_size=64, num_frames=76, captions="digits", speed=FINE_SPEED).from_captions(captions)
@@ -642,7 +642,7 @@ show.xt_slice(torch.cat([(as_asked.video[:2] + 1) / 2, clips[:2]]), [f"{what}: {
               title="seen from above")
 
 # %% [markdown]
-# **Which digits does it show?** The judge of lesson 04 reads 16 frames of 32 pixels, so it gets every fifth frame, averaged down; real clips of 76 frames go the same way. *As asked* means that both digits are read somewhere in the clip, not that both are there in every frame: the strip above shows how little that can be. So the question here is whether *the last two stages have kept what the first has made*; how good the first is, lesson 10 measures with many more clips.
+# **Which digits does it show?** The judge of lesson 04 reads 16 frames of 32 pixels, so it gets every fifth frame, averaged down; real clips of 76 frames are treated the same. *As asked* means that both digits are read somewhere in the clip, not that both are there in every frame: the strip above shows how little that can mean. So the question here is whether *the last two stages kept what the first one made*; lesson 10 measures how good the first is, with many more clips.
 
 # %%
 every_fifth = {"real clips (floor)": (as_asked.video[:, :, ::5] + 1) / 2, "pipeline": clips[:, :, ::5], "its keyframes": keyframes}
@@ -663,7 +663,7 @@ show.film_strip(torch.cat([resized(few, "nearest"), *dial.values()]), ["32 pixel
 
 # %% [markdown]
 # ## 13. Play: your caption
-# Two digits, as numerals or words, and, if you like, how each sets off; but mind what lesson 10 found out about directions.
+# Two digits, as numerals or words, and, if you like, the direction in which each starts; but remember what lesson 10 found about directions.
 
 # %%
 my_caption = "three and 8"  #@param {type:"string"}
@@ -681,8 +681,8 @@ show.film_strip(mine, [my_caption], every=5)
 # |---|---|
 # | a still clip flickers | noise that is not shared: the start, the steps, or the augmentation's |
 # | edges of moving strokes shimmer | what sharing does not do (section 7) |
-# | a jump every sixteen frames | pieces of a clip with noise of their own: share over all of it |
-# | sharp, but of flaws | the small clip's flaws: more augmentation, or a better first stage |
+# | a jump every sixteen frames | pieces of a clip, each with its own noise: share one over the whole clip |
+# | sharp flaws | flaws of the small clip: more augmentation, or a better first stage |
 # | firm strokes that are not those of the small frame | too much augmentation |
 # | specks in the black | few steps, or noise that the network was not told of |
 # | digits change on their way | stage 1; look at the keyframes by themselves |
@@ -701,7 +701,7 @@ show.film_strip(mine, [my_caption], every=5)
 #
 # ## 15. Exercises
 # ### Exercise 1 · Share the noise (difficulty ●○○, importance ●●●, 5 minutes)
-# Draw the noise of one step for a clip of shape (C, T, H, W), from `torch.Generator().manual_seed(seed)`: for all frames the same if `shared`, else for each its own; in one call of `torch.randn`, for one frame or for all (other calls give other numbers). It is the line that the ancestral sampler lacked in section 6.
+# Draw the noise of one step for a clip of shape (C, T, H, W), from `torch.Generator().manual_seed(seed)`: the same for all frames if `shared`, else a different one for each; in one call of `torch.randn`, for one frame or for all (other calls give other numbers). This is the line that the ancestral sampler lacked in section 6.
 
 # %%
 def step_noise(shape, seed, shared):
@@ -720,7 +720,7 @@ step_noise = check("exercise 1", step_noise, reference_step_noise, ((1, 4, 3, 2)
 
 
 # %% [markdown]
-# <details><summary>Hint</summary>Draw for one frame and `expand`; do not draw for all and throw away, or the generator is elsewhere afterwards.</details>
+# <details><summary>Hint</summary>Draw for one frame and `expand`; do not draw for all and throw some away, or the generator ends in another state.</details>
 # <details><summary>Solution</summary>
 #
 # ```python
@@ -731,7 +731,7 @@ step_noise = check("exercise 1", step_noise, reference_step_noise, ((1, 4, 3, 2)
 # </details>
 #
 # ### Exercise 2 · A noisy camera (difficulty ●●○, importance ●●○, 10 minutes)
-# Small frames in [−1, 1] come from a camera that adds noise of standard deviation `s`: you get $y + s\,e$. The network knows only $\sqrt{1 - a^2}\,y + a\,e$. By what do you multiply what you get, and which $a$ do you tell the network?
+# Small frames in [−1, 1] come from a camera that adds noise of standard deviation `s`: you get $y + s\,e$. The network knows only $\sqrt{1 - a^2}\,y + a\,e$. By which factor do you multiply it, and which $a$ do you tell the network?
 
 # %%
 def for_the_network(s):
@@ -766,11 +766,11 @@ show.film_strip(torch.cat(list(ways.values()))[:, :, :5], ["told nothing", "told
 # return torch.tensor([factor, s * factor])
 # ```
 #
-# No noise is added: what is there already *is* the augmentation. The network was trained for strengths $a$ up to 0.5.
+# No noise is added: the noise already there *is* the augmentation. The network was trained for strengths $a$ up to 0.5.
 # </details>
 #
 # ### Exercise 3 · Count the calls (difficulty ●○○, importance ●●○, 5 minutes)
-# `num` captions go through the pipeline. The first two networks take at most `batch` clips of 16 frames at a time, and the second makes `windows` clips out of each; the last takes at most `frame_batch` frames at a time, and never frames of two clips together. How many network steps does each of the three stages take, with `steps` a sample?
+# `num` captions go through the pipeline. The first two networks take at most `batch` clips of 16 frames at a time, and the second makes `windows` clips out of each; the last takes at most `frame_batch` frames at a time, and never frames of two clips together. How many network steps does each of the three stages take, with `steps` steps a sample?
 
 # %%
 def calls(num, steps, windows, frames, batch, frame_batch):
@@ -793,7 +793,7 @@ clip_batch, frame_batch = (8, 16) if DEVICE.type == "cpu" else (64, 512)   # wha
 print("as the pipeline counted:", calls(N, STEPS, 5, 76, clip_batch, frame_batch).tolist() == counts)
 
 # %% [markdown]
-# <details><summary>Hint</summary>Round up in each stage by itself; the last one per clip, before multiplying.</details>
+# <details><summary>Hint</summary>Round up in each stage separately; in the last one per clip, before multiplying.</details>
 # <details><summary>Solution</summary>
 #
 # ```python
@@ -801,28 +801,28 @@ print("as the pipeline counted:", calls(N, STEPS, 5, 76, clip_batch, frame_batch
 # return steps * torch.tensor(batches)
 # ```
 #
-# Guidance by captions does not add steps, but doubles what is in them.
+# Guidance by captions does not add steps, but doubles the work in each.
 # </details>
 #
 # ## 16. Quiz
-# 1. Why does the best average guess blur, and a sample not?
+# 1. Why is the best average guess blurred, and a sample not?
 # 2. Frames share their noise. Which two things must also hold for a still clip to come out still?
-# 3. The *missed* of the ways with shared and with separate noise is the same. Why, and what follows for measuring?
+# 3. *Missed* is the same with shared and with separate noise. Why, and what does that mean for measuring?
 # 4. Two noises travel with a digit, and it still shimmers a little. What else changes from frame to frame?
-# 5. Why is it not enough to put noise on the small frame, why must the network be told?
+# 5. Why is noise on the small frame not enough: why must the network be told of it?
 #
 # <details><summary>Answers</summary>
 #
 # 1. The guess that is right on average is the mean of all large frames that fit; an edge that is here in one and there in another is soft in their mean. A sample is one of them.
-# 2. The sampler draws nothing on the way, or the same for all frames; and the small frames are the same, that is, the noise on them is shared too.
+# 2. The sampler draws nothing on the way, or the same for all frames; and the small frames are identical, so the noise on them must be shared too.
 # 3. Each frame is as good an answer with its own noise as with a shared one. What is wrong between frames can only be seen between frames.
 # 4. The small frame: a digit moved by one pixel falls differently into the 2×2 cells.
-# 5. Else it cannot know whether a speck is noise or ink, and must always hedge for the average strength; told, it trusts a clean frame and distrusts a noisy one.
+# 5. Otherwise it cannot know whether a speck is noise or ink, and must always hedge for the average strength; told, it trusts a clean frame and distrusts a noisy one.
 # </details>
 #
 # ## What was shown, and what was not
-# Shown: that resizing blurs; that a per-frame diffusion model gives one sharp answer of many; that with the noise of start, steps and augmentation shared a still clip is still to float precision, equal to `utils`; that strokes which move shimmer all the same, and why; that the network knows how far to trust its input; three stages by hand equal to the pipeline, with the cost of each. Not shown: that augmentation improves the clips of this pipeline (by error it costs; nobody knows the truth of generated ones); super-resolution with layers over time; that the digits are right, which is decided in stage one.
-# With this the road from noise to Make-A-Video is walked to its end. Lesson 13 asks how far the same code carries on larger machines.
+# Shown: that resizing blurs; that a per-frame diffusion model gives one sharp answer of many; that a still clip is still to float precision if the noise of start, steps and augmentation is shared, equal to `utils`; that moving strokes shimmer all the same, and why; that the network knows how far to trust its input; three stages by hand equal to the pipeline, with the cost of each. Not shown: that augmentation improves the clips of this pipeline (measured by error it costs; nobody knows the truth of generated ones); super-resolution with layers over time; that the digits are right, which is decided in stage one.
+# This completes the road from noise to Make-A-Video. Lesson 13 asks how far the same code goes on larger machines.
 #
 # ## Readings
 # - Singer, Polyak, Hayes, Yin, An, Zhang, Hu, Yang, Ashual, Gafni, Parikh, Gupta, Taigman, *Make-A-Video*, 2022 (arXiv 2209.14792): section 3.2 shares the noise, section 3 is the pipeline.
@@ -830,4 +830,4 @@ print("as the pipeline counted:", calls(N, STEPS, 5, 76, clip_batch, frame_batch
 # - Ho, Saharia, Chan, Fleet, Norouzi, Salimans, *Cascaded Diffusion Models for High Fidelity Image Generation*, 2021 (arXiv 2106.15282): section 4, conditioning augmentation.
 # - Ho, Chan, Saharia, and others, *Imagen Video*, 2022 (arXiv 2210.02303): seven models in a row, with augmentation between all of them.
 # - Blattmann, Rombach, Ling, Dockhorn, Kim, Fidler, Kreis, *Align your Latents*, 2023 (arXiv 2304.08818): layers over time put into an image upsampler.
-# - Ge, Nah, Liu, and others, *Preserve Your Own Correlation*, 2023 (arXiv 2305.10474): noise that frames share in part.
+# - Ge, Nah, Liu, and others, *Preserve Your Own Correlation*, 2023 (arXiv 2305.10474): noise partly shared between frames.

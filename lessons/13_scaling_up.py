@@ -18,12 +18,12 @@
 #
 # ![Three rows of moving clips: discs, squares and triangles of a folder; digits from the shipped model; the same noise after a short training on the folder](../assets/figures/13_scaling_up.gif)
 #
-# **Claim: the recipe of lesson 06 goes to half precision, to more processes, to larger batches and to your own clips without a change in what is computed. Each step is held against the plain one here: equal up to rounding, or its difference is measured. And today's video models change the space (latents), the network (DiT) and the path (flow matching), while loss, clock, guidance and samplers carry over.**
+# **Claim: the recipe of lesson 06 extends to half precision, to more processes, to larger batches and to your own clips without a change in what is computed. Each step is compared with the plain one here: equal up to rounding, or the difference is measured. And today's video models change the space (latents), the network (DiT) and the path (flow matching), while loss, clock, guidance and samplers carry over.**
 #
-# (Above: first row, three clips of a folder that section 6 draws; second row, the shipped `vdm`; third row, the same noise after the short training of section 6 on that folder.)
+# (Above: first row, three clips of a folder that section 6 makes; second row, the shipped `vdm`; third row, the same noise after the short training of section 6 on that folder.)
 #
 # You will be able to
-# - say where the time of a training step goes, by measurement, and which roof each layer is under;
+# - measure where the time of a training step goes, and say which roof each layer is under;
 # - train in half precision, and say which three accidents a float64 schedule, loss scaling and sums in float32 prevent;
 # - fit a larger batch or larger clips: gradient accumulation, recomputed activations;
 # - say what data-parallel training averages and what it must not share, and start it with `torchrun`;
@@ -110,7 +110,7 @@ F64 = torch.float64
 
 # %% [markdown]
 # ## 1. Where the time goes
-# Before anything is made faster: what is slow? One training step of `vdm-text` draws a batch, runs forward, runs backward, clips and applies the gradients, and moves the average of the weights (EMA). First the parts of a step apart.
+# Before we make anything faster: what is slow? One training step of `vdm-text` draws a batch, runs forward, runs backward, clips and applies the gradients, and updates the average of the weights (EMA). First we time each part separately.
 #
 # **Predict:** what share of the step is forward, what share backward? And of the network's time, how much is *attention over time*, the layer that makes it a video network?
 
@@ -162,9 +162,9 @@ print(f"{device_name(DEVICE)}, batch {BATCH}, 8 images to each clip, float32")
 print(", ".join(f"{part} {took / sum(parts.values()):.0%}" for part, took in parts.items()))
 
 # %% [markdown]
-# Backward takes up to twice as long as forward: each product of matrices has two in its backward pass, one for the gradient of its input, one for that of its weights. Data and EMA are small change; so is the optimizer, once a step has more clips than here: its work does not grow with them (section 4). On a GPU their *share* can grow: they are many small operations, and each has to be started.
+# Backward takes up to twice as long as forward: each matrix product needs two in its backward pass, one for the gradient of its input, one for that of its weights. Data and EMA cost little; so does the optimizer, once a step has more clips than here: its work does not grow with them (section 4). On a GPU their *share* can grow: they are many small operations, each of which has to be launched.
 #
-# Now inside the network. **Hooks** are functions that PyTorch calls before and after a layer, in both directions. With them a step draws its own timetable: a walk down and up the U, forward and back.
+# Now look inside the network. **Hooks** are functions that PyTorch calls before and after a layer, in both directions. With them a step draws its own timetable: a walk down and up the U, forward and back.
 
 # %%
 KINDS = {ResidualBlock: ("residual blocks", show.BLUE), SpatialAttention: ("attention over space", show.ORANGE), TemporalAttention: ("attention over time", "black")}
@@ -223,10 +223,10 @@ print("residual blocks by level:", ", ".join(f"{height}×{height} {share(lambda 
 # %% [markdown]
 # <details><summary>What the timetable says</summary>
 #
-# The largest part of the time is in residual blocks, that is, convolutions; then come, here, what is between them (white: halving and doubling the frames, the first and the last layer, embeddings) and the two kinds of attention. The layer that makes it a video network is not where most of the time is. Every level has its part: a convolution costs (channels)² × places, and few channels at many places cost about what many channels at few places do, by design of the U-Net. (Shares differ from machine to machine and with its load.)
+# The largest part of the time goes to residual blocks, that is, convolutions; then come, here, what lies between them (white: halving and doubling the frames, the first and the last layer, embeddings) and the two kinds of attention. The layer that makes it a video network does not take most of the time. Every level has its share: a convolution costs (channels)² × places, and by design of the U-Net few channels at many places cost about as much as many channels at few places. (Shares differ between machines and with their load.)
 # </details>
 #
-# The **profiler** counts by operation instead: each PyTorch operation with the time spent in itself. Grouped by what it is for:
+# The **profiler** counts by operation instead: the time spent in each PyTorch operation itself. Grouped by purpose:
 
 # %%
 GROUPS = {"convolutions": ("conv",), "linear layers": ("aten::mm", "aten::addmm"), "products of attention": ("bmm", "scaled_dot", "softmax"), "normalisation": ("norm",),
@@ -254,16 +254,16 @@ print(f"{calls:,} calls of operations (some call others) for one forward and bac
 
 
 # %% [markdown]
-# Right: attention is more than its products. Its linear layers, its norms and its copies are counted with those of everything else, so that the products alone are a small bar.
+# On the right: attention is more than its products. Its linear layers, norms and copies are counted with those of all other layers, so the bar of its products alone is small.
 #
-# And thousands of calls. Some only look at a tensor in another way, but a good part, still thousands, start a *kernel* on a GPU, and the CPU must do that, typically at some microseconds apiece: a small network with a small batch keeps a GPU waiting for orders. That is the first reason why small video networks do not reach a GPU's peak. The second is next.
+# And there are thousands of calls. Some only create another view of a tensor, but a good part, still thousands, launch a *kernel* on a GPU, which costs the CPU typically a few microseconds each: a small network with a small batch keeps a GPU waiting for work. That is the first reason why small video networks do not reach a GPU's peak. The second comes next.
 #
 # ## 2. The roofline
-# A layer needs two things from a machine: arithmetic (FLOPs) and numbers moved between memory and the units that compute (bytes). It cannot finish before either is done. The ratio of the two is the layer's **arithmetic intensity** $I$, FLOPs a byte. With a peak $P$ (FLOP/s) and a bandwidth $W$ (bytes/s), the most that it can reach is
+# A layer needs two things from a machine: arithmetic (FLOPs) and numbers moved between memory and the units that compute (bytes). It cannot finish before both are done. The ratio of the two is the layer's **arithmetic intensity** $I$, FLOPs a byte. With a peak $P$ (FLOP/s) and a bandwidth $W$ (bytes/s), the most that it can reach is
 #
 # $$\text{attainable FLOP/s} = \min(P,\; I\,W)$$
 #
-# Drawn over $I$ on logarithmic axes it is a roof: a slanted part, where bytes count, and a flat part, where FLOPs count (Williams, Waterman, Patterson 2009). The corner is at $I = P/W$.
+# Drawn over $I$ on logarithmic axes it is a roof: a slanted part, where bytes are the limit, and a flat part, where FLOPs are (Williams, Waterman, Patterson 2009). The corner is at $I = P/W$.
 #
 # | layer | FLOPs | numbers moved |
 # |---|---|---|
@@ -272,10 +272,10 @@ print(f"{calls:,} calls of operations (some call others) for one forward and bac
 # | group normalisation | about $8\,C\,N$ | $2\,C\,N$ |
 # | attention over time, products: $n$ places, $T$ frames, $C$ channels in $h$ heads | $8\,n\,T^2 C$ | $4\,n\,T\,C + 11\,n\,h\,T^2$ |
 #
-# (Four bytes a number in float32, two in half precision. First three rows: the least there can be, each number once. The last row: four products, with relative keys and values, as this series writes them. The $n h T^2$ numbers of the logits are written by two products, read and written by their sum (3), the scaling (2) and softmax (2), and read by two products: 11. A fused kernel never writes them.)
+# (Four bytes a number in float32, two in half precision. The first three rows are the minimum: each number is moved once. The last row: four products, with relative keys and values, as this series writes them. The $n h T^2$ numbers of the logits are written by two products, read and written by their sum (3), the scaling (2) and softmax (2), and read by two products: 11. A fused kernel never writes them.)
 #
 # **Predict:** which has the higher intensity, a convolution at 32×32 with 16 channels or one at 4×4 with 128? And where is group normalisation?
-# <details><summary>Answer</summary>The one with 128 channels. With many places, a convolution of C to C channels does 18 C² FLOPs on 2 C numbers a place: 9 C FLOPs a number, so 36 a byte for 16 channels in float32, eight times that for 128 (less where the weights outweigh the places). Normalisation does 4 FLOPs a number, one a byte, whatever the width: at the far left.</details>
+# <details><summary>Answer</summary>The one with 128 channels. With many places, a convolution of C to C channels does 18 C² FLOPs on 2 C numbers a place: 9 C FLOPs a number, so 36 a byte for 16 channels in float32, eight times that for 128 (less where the weights outweigh the places). Normalisation does 4 FLOPs a number, one a byte, whatever the width: it is at the far left.</details>
 
 # %%
 def work(layer, x, y):
@@ -331,7 +331,7 @@ with torch.no_grad():
 print(f"{len(layers)} layers; together {sum(flops for _, flops, *_ in layers) / BATCH / 1e9:.2f} GFLOP a clip, forward")
 
 # %% [markdown]
-# **This machine's roof, measured:** the flat part is the fastest of a few products of large matrices, wide convolutions and the network's own larger layers, the slanted part the fastest of a few copies of a tensor that no cache holds (read and written: twice its bytes).
+# **This machine's roof, measured:** the flat part is the fastest of a few products of large matrices, wide convolutions and the network's own larger layers, the slanted part the fastest of a few copies of a tensor too large for any cache (read and written: twice its bytes).
 
 # %%
 side, picture_side = (4096, 64) if DEVICE.type == "cuda" else (512, 16)
@@ -370,7 +370,7 @@ for ax in axes:
     ax.legend(fontsize=8, loc="lower right")
 
 # %% [markdown]
-# Left: each point is a layer of the network, with its real shape, timed alone. Points above the slanted roof moved their numbers out of a cache, which is faster than the memory that the copy measured; points far below have other costs (small products, strides, starting up: the first and the last convolution, with one channel on one side, are of these). Right: no measurement, but where the same layers would stand on a T4 if nothing else cost anything. If all of it, norms too, were in half precision, every layer would move to the right by a factor of two, and the flat roof would rise by eight: so more layers end up under the *slanted* part.
+# Left: each point is a layer of the network, with its real shape, timed alone. Points above the slanted roof got their numbers from a cache, which is faster than the memory that the copy measured; points far below have other costs (small products, strides, launching: the first and the last convolution, with one channel on one side, are among these). Right: not measured, but where the same layers would stand on a T4 if nothing else cost anything. If everything, norms too, were in half precision, every layer would move to the right by a factor of two, and the flat roof would rise by a factor of eight: so more layers end up under the *slanted* part.
 
 # %%
 at_best, rows = {}, {}
@@ -391,9 +391,9 @@ normal = [(row, t) for row, t in zip(layers, took) if row[0] == "normalisation"]
 assert sum(row[1] for row, _ in normal) < 0.02 * sum(row[1] for row in layers) and sum(t for _, t in normal) > 0.1 * sum(took)
 
 # %% [markdown]
-# **In float32, on a T4 as here, most of the price is FLOPs. In float16 on a T4 it would be bytes.** With one perfect kernel a layer, these layers could not come near the 65 TFLOP/s on the box. Look at normalisation: next to no FLOPs, and a good part of the time. And this list leaves out activations (SiLU), sums, copies and the start of each kernel, all of them bytes or waiting without FLOPs. So the T4 minutes of this series assume 5 to 10 TFLOP/s. That lies below this roof, but does not follow from it: it is an estimate, and called so.
+# **In float32, on a T4 as here, most of the cost is FLOPs. In float16 on a T4 it would be bytes.** Even with one perfect kernel a layer, these layers could not come near the 65 TFLOP/s on the box. Look at normalisation: next to no FLOPs, but a good part of the time. And this list leaves out activations (SiLU), sums, copies and kernel launches, all of which are bytes or waiting without FLOPs. So the T4 minutes of this series assume 5 to 10 TFLOP/s. That lies below this roof, but does not follow from it: it is an estimate, and labelled as one.
 #
-# **What raises intensity?** Width: a product of two $n \times n$ matrices does $2n^3$ FLOPs on $3n^2$ numbers, $n/6$ FLOPs a byte in float32. And batch: weights are read once for all clips. Seen on this machine, beside the roof:
+# **What raises intensity?** Width: a product of two $n \times n$ matrices does $2n^3$ FLOPs on $3n^2$ numbers, $n/6$ FLOPs a byte in float32. And batch: weights are read once for all clips. Measured on this machine, beside the roof:
 
 # %%
 print("     n   FLOPs a byte   GFLOP/s here   the roof there")
@@ -406,10 +406,10 @@ embedding = next(row for row in layers if row[0] == "linear" and row[5] == (128,
 print("FLOPs a byte of the layer that embeds the noise level:", ", ".join(f"{intensity(embedding, 4, batch):.1f} at batch {batch}" for batch in (1, 4, 16, 64)))
 
 # %% [markdown]
-# Wide layers and large batches do more with each number they fetch. Small products stay far below even their own roof: starting a call costs more than all of their bytes. (For a convolution, places and frames are a batch already.) Networks of today are wide for this reason too: they use the machine. Ours is narrow, because its FLOPs must fit into an afternoon.
+# Wide layers and large batches do more with each number they fetch. Small products stay far below even their own roof: launching a call costs more than moving all of their bytes. (For a convolution, places and frames are a batch already.) Today's networks are wide for this reason too: they use the machine well. Ours is narrow, because its FLOPs must fit into an afternoon.
 #
 # ## 3. Half precision
-# Where bytes count, halve them: 16-bit numbers. There are two kinds. Both have 16 bits, and spend them differently:
+# Where bytes are the limit, halve them: use 16-bit numbers. There are two formats, which spend their 16 bits differently:
 
 # %%
 print(f"{'':10s}{'largest':>10s}{'smallest normal':>17s}{'smallest of all':>17s}{'step at 1':>11s}   decimal digits")
@@ -419,7 +419,7 @@ for dtype in (torch.float32, torch.float16, torch.bfloat16):
 
 
 # %% [markdown]
-# float16 counts finely but its range ends at 65,504 and at 0.00000006. bfloat16 has the range of float32 and two decimal digits. The naive way is to do everything in 16 bits. It fails in three places; look at each.
+# float16 has fine steps, but its range ends at 65,504 and at 0.00000006. bfloat16 has the range of float32, but only two decimal digits. The naive way is to do everything in 16 bits. It fails in three places; look at each.
 #
 # **Accident 1: the schedule.** $\alpha$, $\sigma$ and the sampler's $1 - e^{\lambda_t - \lambda_s}$, all in 16 bits. The data here are numbers from a normal distribution with standard deviation 0.5, for which the perfect denoiser is known (lesson 02), so the only thing that can go wrong is the arithmetic of the schedule. **Predict:** which of the two formats breaks it?
 
@@ -449,9 +449,9 @@ for dtype in (F64, torch.float32, torch.bfloat16, torch.float16):
     assert off.median() > 0.1 or dtype != torch.bfloat16                        # the text below says so
 
 # %% [markdown]
-# float16 has no number for $2 \times 10^{-9}$, which is $\alpha^2$ at the noisy end and $\sigma^2$ at the clean one. So $\alpha$ becomes 0 in the first step, the sampler divides by it, and nothing finite comes out. bfloat16 survives this toy, although its $1 - e^x$ is off by more than a tenth and some steps of time have become one. (1,000 steps with exact numbers give what float64 gives, a little less than the data's 0.5; where bfloat16 comes out nearer to 0.5, its error happens to point the other way.) The whole schedule is a few thousand numbers: `utils` computes it in float64 and casts at the end, which costs nothing.
+# float16 has no number for $2 \times 10^{-9}$, which is $\alpha^2$ at the noisy end and $\sigma^2$ at the clean one. So $\alpha$ becomes 0 in the first step, the sampler divides by it, and nothing finite comes out. bfloat16 survives this toy, although its $1 - e^x$ is off by more than a tenth and some time steps have merged into one. (1,000 steps with exact numbers give what float64 gives, a little less than the data's 0.5; where bfloat16 comes out nearer to 0.5, its error happens to point the other way.) The whole schedule is a few thousand numbers: `utils` computes it in float64 and casts at the end, which costs nothing.
 #
-# **Accident 2: gradients that vanish.** A loss that is a mean over a batch of clips has tiny gradients. Take the trained network, one clip of a batch of 16 (on a CPU four frames of it, as float16 is slow there), and look at the gradients of what its convolutions and linear layers put out. (Products in 16 bits, weights in float32: *autocast*, below.)
+# **Accident 2: gradients that vanish.** A loss that is a mean over a batch of clips has tiny gradients. Take the trained network, one clip of a batch of 16 (on a CPU four frames of it, as float16 is slow there), and look at the gradients of the outputs of its convolutions and linear layers. (Products in 16 bits, weights in float32: *autocast*, below.)
 
 # %%
 HALF = DEVICE if DEVICE.type == "cuda" else torch.device("cpu")                # float16 on a CPU is slow, but it is float16
@@ -504,7 +504,7 @@ ax.set(xlabel="log10 of the size of a gradient (of a layer's output, float32)", 
 ax.legend(fontsize=8);
 
 # %% [markdown]
-# This was real float16 arithmetic, forward and backward. The loss is right, and a good part of the gradients is gone; so are the weights' gradients that are made of them. **The fix** is one multiplication: scale the loss up before the backward pass, and the weights' gradients down after it. Everything in between moves to the right, where float16 has numbers. Then float16 is *nearer* to float32 than bfloat16 is: it has three more bits for digits.
+# This was real float16 arithmetic, forward and backward. The loss is right, but a good part of the gradients is gone; so are the weights' gradients that are computed from them. **The fix** is one multiplication: scale the loss up before the backward pass, and the weights' gradients down after it. Everything in between moves to the right, where float16 has numbers. Then float16 is *nearer* to float32 than bfloat16 is: it has three more bits for digits.
 #
 # **Accident 3: sums that overflow.** 65,504 is not much, and a variance squares and sums:
 
@@ -519,7 +519,7 @@ print("a norm of 100,000 ones, squared, in float16:", float(torch.ones(100_000).
 print("group_norm keeps its sums in float32, so that its result is finite:", bool(F.group_norm(in_half, 8).isfinite().all()))
 
 # %% [markdown]
-# PyTorch's own group norm is safe; sums that you write yourself (a variance, a loss, the norm of a gradient) are not, unless `.float()` comes first. **Autocast** keeps a list of which operation runs in what. Products of matrices and convolutions run in 16 bits, with sums kept in float32 inside the kernel; the loss and, depending on the device, norms and softmax run in float32; the weights that the optimizer changes stay float32. (A step of $10^{-3}$ relative to a weight of 1 is below the step of bfloat16 at 1: added to bfloat16 weights it would be lost.) What runs in what here:
+# PyTorch's own group norm is safe; sums that you write yourself (a variance, a loss, the norm of a gradient) are not, unless `.float()` comes first. **Autocast** keeps a list of which operation runs in which precision. Matrix products and convolutions run in 16 bits, with sums kept in float32 inside the kernel; the loss and, depending on the device, norms and softmax run in float32; the weights that the optimizer changes stay float32. (An update of $10^{-3}$ to a weight of 1 is below bfloat16's step at 1: added to bfloat16 weights it would be lost.) Which precision is used here:
 
 # %%
 dtypes, hooks = {}, []
@@ -579,19 +579,19 @@ moved = any((p - q).abs().max() > 1e-4 for p, q in zip(ours.net.parameters(), ti
 print("weights equal those of utils.train:", same, "   and they did move:", moved)
 
 # %% [markdown]
-# That is what `--amp fp16` does. Order matters: scale, backward, **unscale, then clip**, step, update. Clipping scaled gradients at 1 would leave gradients with a norm of 1/65,536: plain gradient descent would stand still, and Adam divides the size out only down to its epsilon, $10^{-8}$, which over 3 million weights is just their size. (Muon, of section 4, takes the size out altogether, and would hide the mistake.) And the EMA moves only when the weights did.
+# That is what `--amp fp16` does. Order matters: scale, backward, **unscale, then clip**, step, update. Clipping at 1 before unscaling would leave gradients with a norm of 1/65,536: plain gradient descent would stand still, and Adam cancels the size only down to its epsilon, $10^{-8}$, which is just the size of such gradients over 3 million weights. (Muon, in section 4, removes the size altogether, and would hide the mistake.) And the EMA moves only when the weights do.
 #
 # **On a T4**, from what PyTorch, Triton and NVIDIA publish, not tried here:
 #
 # | trap | what to do |
 # |---|---|
 # | `torch.cuda.is_bf16_supported()` says True, but a T4 has no bfloat16 units and emulates them, slowly | choose by compute capability: below 8.0 take float16 with a scaler (`utils.runtime.amp_dtype`) |
-# | flash attention needs compute capability 8.0 | the memory-efficient kernel works, in float16 with a head dimension that is a multiple of 8; else PyTorch falls back to one that stores all pairs, silently |
-# | Triton no longer supports it | leave `torch.compile` (`--compile`) out |
+# | flash attention needs compute capability 8.0 | the memory-efficient kernel works, in float16 with a head dimension that is a multiple of 8; otherwise PyTorch silently falls back to one that stores all pairs |
+# | Triton no longer supports the T4 | leave `torch.compile` (`--compile`) out |
 # | 65 TFLOP/s on the box, about 24 sustained in large products (power limit) | plan with 5 to 10 for small networks |
 # | 3D convolutions have slow paths in float16 | fold frames into the batch: a 1×3×3 convolution *is* a 2D one (lesson 05) |
 #
-# **On an H100** some of the shipped weights were trained, in float16. What a step took there is in a file (`python tests/benchmark_training_steps.py`; other work ran on the same machine, so read the times as upper bounds):
+# **On an H100**, in float16, some of the shipped weights were trained. What a step costs there is in a file (`python tests/benchmark_training_steps.py`; other work ran on the same machine, so read the times as upper bounds):
 
 # %%
 h100 = json.loads((ASSETS / "results" / "training-steps-nvidia-h100-80gb-hbm3.json").read_text())
@@ -605,11 +605,11 @@ assert apart < 5e-4 and half["milliseconds"] < 2 * few["milliseconds"]          
 assert half["milliseconds"] > 0.85 * full["milliseconds"] and compiled["milliseconds"] < 0.6 * full["milliseconds"] and compiled["peak_memory_mib"] < 0.5 * full["peak_memory_mib"]
 
 # %% [markdown]
-# - At 64 clips the losses agree to a unit in the last digit, and no step was skipped: in these few steps float16 with a scaled loss changes nothing beyond the last digit. (Whether a whole run ends alike is not shown here.)
-# - **Four times the clips take much less than twice as long.** At 16 clips a step the GPU waits, for the processor that starts several thousand kernels each step. A faster GPU does not help then; more clips a step do. This is why the budgets `t4` have 32 clips and more a step.
-# - **Float16 alone saves a quarter of the memory and a tenth of the time.** Not half: weights, sums and losses stay in float32, and a kernel takes as long to start. `--compile` (`torch.compile`, which writes one kernel for a chain of operations) starts fewer kernels and keeps fewer intermediate results: then the step takes little more than half of float32's time, in less than half of its memory. It needs Triton, and a minute or two at the start.
+# - At 64 clips the losses agree to a unit in the last digit, and no step was skipped: in these few steps float16 with a scaled loss changes nothing beyond the last digit. (Whether a whole run ends the same is not shown here.)
+# - **Four times the clips take much less than twice as long.** At 16 clips a step the GPU waits for the CPU, which launches several thousand kernels each step. A faster GPU does not help then; more clips a step do. This is why the `t4` budgets have 32 clips or more a step.
+# - **Float16 alone saves a quarter of the memory and a tenth of the time.** Not half: weights, sums and losses stay in float32, and a kernel takes just as long to launch. `--compile` (`torch.compile`, which writes one kernel for a chain of operations) launches fewer kernels and keeps fewer intermediate results: then the step takes little more than half of float32's time, in less than half of its memory. It needs Triton, and a minute or two at the start.
 #
-# **When a run goes wrong.** Loss scaling has a welcome side effect: a step that is not finite is skipped. `utils` does so in every precision, and gives up after a while. Spoil the loss of a run and watch:
+# **When a run goes wrong.** Loss scaling has a welcome side effect: a step that is not finite is skipped. `utils` does this in every precision, and gives up after a while. Spoil the loss of a run and watch:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -632,7 +632,7 @@ checkpoint.unlink()
 print("and a new run goes on from the checkpoint; its next step is number", again.step + 1)
 
 # %% [markdown]
-# Section 5 is about several processes. They take a while to start, so start two now, on CPUs. A run of four steps: two are made here, by one process, which will go on to the end as the truth. Its checkpoint of step 2 is handed to *two* processes, which make the rest.
+# Section 5 is about several processes. They take a while to start, so start two now, on CPUs. The run has four steps. One process makes the first two here, and will go on to the end as the reference. Its checkpoint of step 2 is handed to *two* processes, which make the rest.
 
 # %%
 pair_folder = outputs() / "13_two_processes"
@@ -648,14 +648,14 @@ print("torchrun" + command.split("torch.distributed.run")[1])
 
 # %% [markdown]
 # ## 4. Memory
-# What must be there at once in a training step?
+# What must be in memory at once in a training step?
 #
 # | | numbers | |
 # |---|---|---|
 # | weights, gradients, their running average (momentum), EMA | 4 × parameters | do not depend on the batch |
 # | activations kept for the backward pass | clips × what one clip keeps | grow with batch, frames and pixels |
 #
-# **Predict:** for `vdm-text` (3 million parameters) with 16 clips of 16 frames and 8 images: which is larger, and how many times? What keeps an activation is the graph: each operation holds on to what its backward pass will need. Hooks on that (`torch.autograd.graph.saved_tensors_hooks`) count it:
+# **Predict:** for `vdm-text` (3 million parameters) with 16 clips of 16 frames and 8 images: which is larger, and by what factor? The graph keeps the activations: each operation holds on to what its backward pass will need. Hooks (`torch.autograd.graph.saved_tensors_hooks`) count them:
 
 # %%
 def kept(make):
@@ -701,9 +701,9 @@ figure.legend(loc="outside upper center", ncols=5, fontsize=8);
 
 
 # %% [markdown]
-# Activations are nearly all of it, more than twenty times what does not depend on the batch. So memory is saved there, in two ways; both compute the same.
+# Activations are nearly all of it, more than twenty times the part that does not depend on the batch. There are two ways to save memory there; both compute the same.
 #
-# **Gradient accumulation.** The loss of a batch is a mean over its clips, and so is the gradient. So run the batch in parts, one after the other, and add up. The naive version forgets one thing. **Predict** which, before you look:
+# **Gradient accumulation.** The loss of a batch is a mean over its clips, and so is the gradient. So run the batch in parts, one after the other, and add the gradients up. The naive version forgets one thing. **Predict** which, before you look:
 
 # %%
 def gradient(trainer, losses):
@@ -730,7 +730,7 @@ print("a step of utils.train in 4 parts has the same loss:", abs(four.train_step
 
 
 # %% [markdown]
-# `--batch-size 64 --parts 4`: the memory of 16 clips, the gradient of 64. (It holds as long as no layer looks across the batch; group normalisation does not, batch normalisation would.)
+# `--batch-size 64 --parts 4`: the memory of 16 clips, the gradient of 64. (This holds as long as no layer looks across the batch; group normalisation does not, batch normalisation would.)
 #
 # **Recompute.** A layer's activations are kept because its backward pass needs them. Keep only its *input*, and compute the rest again when its turn comes (Chen et al. 2016). Fifteen lines (without autocast and without random numbers in the layer; `torch.utils.checkpoint`, which `utils` uses, restores both):
 
@@ -775,7 +775,7 @@ print(f"kept: 1/{round(results[False][0].saved_bytes / results[True][0].saved_by
 
 
 # %% [markdown]
-# Four passes in place of three (forward, forward again, and the two products of backward): a third more FLOPs. `UNet.recompute` does that for every stage of the network (`--recompute`), not for what is between them. (Counted is what waits between the two passes; while a stage is computed again, its activations come on top.)
+# Four passes instead of three (forward, forward again, and the two products of backward): a third more FLOPs. `UNet.recompute` (`--recompute`) does that for every stage of the network, not for what lies between them. (The count covers what waits between the two passes; while a stage is computed again, its activations come on top.)
 
 # %%
 def network_cost(recompute):
@@ -791,7 +791,7 @@ assert computing.saved_bytes < 0.5 * keeping.saved_bytes and apart(g_again, g) <
 
 # %% [markdown]
 # ### A larger network, from a smaller one
-# What would you do with the memory? Train a larger network, say. It need not start from nothing: **Net2Net** (Chen, Goodfellow, Shlens 2016, arXiv 1511.05641) gives every channel a twin with the same weights. Whoever read the channel now reads both, and the two weights add up to the old one. The function is the same, and there is more to learn with. **Predict:** what is wrong with two equal halves?
+# What would you do with the memory? You could train a larger network. It need not start from scratch: **Net2Net** (Chen, Goodfellow, Shlens 2016, arXiv 1511.05641) gives every channel a twin with the same weights. A layer that read the channel now reads both, with two weights that add up to the old one. The function is the same, but has more weights to train. **Predict:** what is wrong with two equal halves?
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -819,7 +819,7 @@ for name, share in (("equal halves", 0.5), ("random shares", torch.rand(narrow[2
     print(f"{name}: the same function: {same}; twins get the same gradient: {torch.allclose(first, second)}")
 
 # %% [markdown]
-# Equal twins that are read equally get equal gradients: they stay twins for ever, and the network is no larger than it was. Random shares part them. `utils.unet.inflate` does that for a whole U-Net, at levels without attention (whose heads would mix twins up), and adds attention that starts as the identity. `vdm-text` with twice the channels at 32 and 16 pixels, and attention at 16 pixels too:
+# Equal twins that are read equally get equal gradients: they stay twins for ever, and the network is in effect no larger than before. Random shares separate them. `utils.unet.inflate` does that for a whole U-Net, at levels without attention (whose heads would mix twins up), and adds attention that starts as the identity. Here is `vdm-text` with twice the channels at 32 and 16 pixels, and attention at 16 pixels too:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -832,7 +832,7 @@ with torch.no_grad():
 print("parameters:", *(sum(p.numel() for p in net.parameters()) for net in (small, large)))
 
 # %% [markdown]
-# Does it pay? We let both video and image model grow like this and trained them on for some minutes of an H200 (measured once; these weights are not shipped). The image model also from nothing, and `mav`, whose layers over time rest on it:
+# Does it pay? We enlarged both the video and the image model like this and trained them further for some minutes on an H200 (measured once; these weights are not shipped). We also trained the image model from scratch, and `mav`, whose layers over time rest on it:
 
 # %%
 grown = json.loads((ASSETS / "results" / "grown-networks.json").read_text())
@@ -851,14 +851,14 @@ print("vdm-text, " + "; ".join(f"{what}, n = {r['n']}, guidance {r['guidance_sca
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# The image model gains at every scale, and from nothing it passes the shipped one after not much more computing. (Its schedule moved too, from −2 to −1: two changes at once, so this is not width alone.) The grown video model had other settings, too: captions dropped twice as often (in a fifth of the clips), no curriculum. What it gains without guidance is at the edge of what so many captions can tell, and with guidance nothing can be told. And `mav` on top of the better pictures, trained for three minutes, shows *fewer* digits (at a scale of its own, so the two are not quite comparable): it has other layers over time to learn.
+# The image model gains at every scale, and from scratch it passes the shipped one with not much more compute. (Its schedule moved too, from −2 to −1: two changes at once, so this is not width alone.) The grown video model had other settings, too: captions dropped twice as often (in a fifth of the clips), no curriculum. Its gain without guidance is at the limit of what this many captions can show; with guidance they decide nothing. And `mav` on top of the better pictures, trained for three minutes, shows *fewer* digits (at a scale of its own, so the two are not quite comparable): it has other layers over time to learn.
 #
-# So the larger network was better for images and about as good for video. Whether its size did it or the longer training was not measured: the shipped one was not trained on for as many FLOPs beside it. And size has a price: a clip costs this one more than twice as much, so a T4 shows it less than half as many. That is why the shipped ones are small. You can make yours larger without losing what they know: `Trainer(replace(recipe, net=...), budget, initial=load_pretrained(...))`.
+# So the larger network was better for images and about as good for video. Whether that is due to its size or to the longer training was not measured: the shipped one was not trained further for as many FLOPs. And size has a price: each clip costs more than twice as much, so a T4 trains on less than half as many. That is why the shipped networks are small. You can enlarge yours without losing what it knows: `Trainer(replace(recipe, net=...), budget, initial=load_pretrained(...))`.
 # </details>
 
 # %% [markdown]
 # ### More from the same FLOPs: the optimizer
-# Adam looks at every weight by itself, and divides its gradient by its usual size. But a layer's weights are one **matrix**, and what counts is what it does to vectors. A gradient, seen as a matrix, is a sum of directions, $G=\sum_i s_i\,u_i v_i^\top$ (singular value decomposition), and some of the $s_i$ are far larger than others. **Predict:** the gradient of a 3×3 convolution with 128 channels, as a matrix of 128 × 1,152, has 128 such directions. How many of them hold 90% of it (of $\sum s_i^2$)?
+# Adam looks at every weight separately, and divides each gradient by its usual size. But a layer's weights form a **matrix**, and what counts is what it does to vectors. A gradient, seen as a matrix, is a sum of directions, $G=\sum_i s_i\,u_i v_i^\top$ (singular value decomposition), and some of the $s_i$ are far larger than others. **Predict:** the gradient of a 3×3 convolution with 128 channels, as a matrix of 128 × 1,152, has 128 such directions. How many of them hold 90% of it (of $\sum s_i^2$)?
 
 # %%
 fresh = Trainer(replace(recipe("vdm-text"), curriculum=None), Budget(1000, 4), DEVICE, "off", initial=model)
@@ -876,9 +876,9 @@ print(f"{int((share < 0.9).sum()) + 1} of 128 directions hold 90% of the gradien
 
 
 # %% [markdown]
-# A few directions have nearly everything, and along the others plain gradient descent would hardly move. Adam's step, number by number, lifts the small ones, and leaves a few far in front. **Muon** (Jordan et al. 2024) gives *all directions the same size*: it replaces $G=USV^\top$ by about $UV^\top$.
+# A few directions hold nearly everything, and along the others plain gradient descent would hardly move. Adam's step, weight by weight, lifts the small ones, but leaves a few far ahead. **Muon** (Jordan et al. 2024) gives *all directions the same size*: it replaces $G=USV^\top$ by about $UV^\top$.
 #
-# Without computing the decomposition: $GG^\top G=US^3V^\top$, so a polynomial in $G$ with odd powers is that polynomial of each singular value. Choose one that pushes values from 0 to 1 up towards 1, and repeat it. Only products of matrices, which a GPU does best:
+# This needs no decomposition: $GG^\top G=US^3V^\top$, so a polynomial in $G$ with odd powers applies that polynomial to each singular value. Choose one that pushes values from 0 to 1 up towards 1, and repeat it. It takes only matrix products, which a GPU does best:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -901,7 +901,7 @@ print("they end between", *(round(float(value), 1) for value in (s.min(), s.max(
 print("ours equals utils':", torch.allclose(levelled(small_matrix), orthogonalized(small_matrix[None])[0]))
 
 # %% [markdown]
-# The matrix that is levelled is a running average of the gradients (momentum). The result is scaled to the size that Adam's steps usually have, so one learning rate serves both (Liu et al. 2025, arXiv 2502.16982). Biases, norms, embeddings, and the layers that read and write pixels are no such matrices: Adam keeps them. `utils/optimizer.py` is all of it, and every `Trainer` uses it (most shipped weights are older and had Adam: all but those of `mnist-ddpm` and `mav-upsample`). What it brings, same network, same data, same number of steps (`python -m utils.compare optimizers`):
+# The matrix that is levelled is a running average of the gradients (momentum). The result is scaled to the size that Adam's steps usually have, so one learning rate serves both (Liu et al. 2025, arXiv 2502.16982). Biases, norms, embeddings, and the layers that read and write pixels are not such matrices: Adam keeps them. All of it is in `utils/optimizer.py`, and every `Trainer` uses it (most shipped weights are older and used Adam: all but those of `mnist-ddpm` and `mav-upsample`). What Muon gains, with the same network, data and number of steps (`python -m utils.compare optimizers`):
 
 # %%
 rows = json.loads((ASSETS / "results" / "video-optimizers.json").read_text())
@@ -916,7 +916,7 @@ assert all(best["Muon"][level] <= best["Adam"][level] for level in levels)      
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# Muon ahead of the better of the two Adams at every noise level, and most where shapes are seen (log-SNR −2 and up). One run each, so small differences between learning rates mean little; but the largest rate is too large. What the table leaves out: levelling takes time of its own, a few products of matrices a step, whatever the batch; the next cell measures it here.
+# Muon is ahead of the better of the two Adam runs at every noise level, most of all where shapes are visible (log-SNR −2 and up). There is one run each, so small differences between learning rates mean little; but the largest rate is too large. The table leaves out that levelling takes time too, a few matrix products a step, whatever the batch; the next cell measures it here.
 # </details>
 
 # %%
@@ -936,12 +936,12 @@ for name, optimizer in (("Muon", fresh.optimizer), ("Adam, in its place", torch.
     print(f"{name}: {1e3 * seconds_of(optimizer.step):.0f} ms")
 
 # %% [markdown]
-# With so few clips a step, and on a CPU, a step takes a tenth or so longer than with Adam; in the same time Adam would have had as many more steps. The more clips a step, the less it matters.
+# With so few clips a step, and on a CPU, a step takes a tenth or so longer than with Adam; in the same time Adam could take that many more steps. The more clips a step, the less it matters.
 #
 # ## 5. More processes
-# A second GPU, or eight. **Data-parallel** training: every process has a whole copy of the network, each takes its share of the batch, gradients are averaged, and each applies the same step to its copy. `torchrun` starts the processes; `DistributedDataParallel` averages: an *all-reduce* adds up the gradients, so that every process has the sum, and divides by their number.
+# Now use a second GPU, or eight. In **data-parallel** training every process has a whole copy of the network and takes its share of the batch; gradients are averaged, and each process applies the same step to its copy. `torchrun` starts the processes; `DistributedDataParallel` averages: an *all-reduce* adds up the gradients, so that every process has the sum, and divides by their number.
 #
-# First the idea in this one process: two copies, half a batch each. The loss of a batch is a mean, so the mean of the halves' gradients is the gradient of the whole. Three ways, two of them wrong. **Predict** what goes wrong with *sum*, and with *each process draws its own half with the seed of the run*:
+# First the idea, within this one process: two copies, half a batch each. The loss of a batch is a mean, so the mean of the halves' gradients is the gradient of the whole. Three ways, two of them wrong. **Predict** what goes wrong with *sum*, and with *each process draws its own half with the seed of the run*:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -954,7 +954,7 @@ print("summed = whole batch:", apart(sum(halves), whole) < 1e-4, "  it is the do
 print("same seed = whole batch:", apart(sum(same_seed) / 2, whole) < 1e-4, "  it is half a batch, twice:", apart(sum(same_seed) / 2, halves[0]) < 1e-6)
 
 # %% [markdown]
-# The sum doubles the gradient (clipping at 1, and optimizers that take the size out, as Adam and Muon do, hide it well). The shared seed is worse, because nothing looks wrong: two machines do the work of one. Every process must draw *other* clips, other noise and other times. Many programs give each process a seed of its own; then the run depends on their number. Here the whole batch is defined by (seed, step), and a process makes its own rows of it. So a run with one process and a run with eight are the same run. The two processes that were started before section 4 took over a run of one at step 2 of 4; here the one went on to the end:
+# The sum doubles the gradient (clipping at 1, and optimizers that remove the size, as Adam and Muon do, hide it well). The shared seed is worse, because nothing looks wrong: two machines do the work of one. Every process must draw *different* clips, noise and times. Many programs give each process its own seed; then the run depends on the number of processes. Here the whole batch is defined by (seed, step), and a process makes its own rows of it. So a run with one process and a run with eight are the same run. The two processes started before section 4 took over a single-process run at step 2 of 4; here the single process goes on to the end:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -981,9 +981,9 @@ ax.legend(fontsize=8)
 shutil.rmtree(pair_folder)
 
 # %% [markdown]
-# A process's number is its *rank*. Rank 0 alone speaks and writes; the others wait for nobody but at the all-reduce. If one dies, the others are told so and stop; the same command with `--resume` goes on, with any number of processes. (Here messages are carried by *gloo*, a library for CPUs; on NVIDIA GPUs it is NCCL, which has not been run here.)
+# A process's number is its *rank*. Only rank 0 prints and writes; the others wait only at the all-reduce. If one dies, the others are told so and stop; the same command with `--resume` continues, with any number of processes. (Here messages are carried by *gloo*, a library for CPUs; on NVIDIA GPUs that is NCCL, which has not been run here.)
 #
-# **What does not scale.** Each step every process sends and receives the gradients: when $N$ processes stand in a *ring*, each passing partial sums on to the next, $2\,(N-1)/N$ times 4 bytes a parameter, however small its share of the batch. Compute shrinks as $1/N$, messages do not:
+# **What does not scale.** In each step every process sends and receives the gradients: when $N$ processes form a *ring*, each passing partial sums on to the next, this is $2\,(N-1)/N$ times 4 bytes a parameter, however small its share of the batch. Compute shrinks as $1/N$, messages do not:
 
 # %%
 one_clip, message = shipped.flops, 4 * shipped.parameters                      # FLOPs, bytes
@@ -1003,10 +1003,10 @@ figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", 
 
 
 # %% [markdown]
-# A model, not a measurement. Its assumptions: 7 TFLOP/s a GPU, links of about what PCIe gives within a machine (10 GB/s), of a fast network and of a slow one, and nothing overlaps (DistributedDataParallel does overlap: it sends the first gradients while the rest of the backward pass runs, so reality is better; starting kernels and small messages make it worse). It says what to do: **give each process enough to compute**. With more GPUs take larger batches, and then look at the learning rate again, because a larger batch is another run: fewer steps for the same clips.
+# This is a model, not a measurement. It assumes 7 TFLOP/s a GPU, links about as fast as PCIe within a machine (10 GB/s), a fast network and a slow one, and no overlap (DistributedDataParallel does overlap: it sends the first gradients while the rest of the backward pass runs, so reality is better; starting kernels and small messages make it worse). It says what to do: **give each process enough to compute**. With more GPUs take larger batches, and then reconsider the learning rate, because a larger batch is a different run: fewer steps for the same clips.
 #
 # ## 6. Your own clips
-# Moving MNIST was a means. A folder of GIF or MP4 files does as well. Make one: discs, squares and triangles that bounce, larger and longer than needed; with a damaged file, one that is too short and one that is no clip, as folders have them.
+# Moving MNIST was only a means. A folder of GIF or MP4 files works as well. Make one: clips of bouncing discs, squares and triangles, larger and longer than needed; with a damaged file, one that is too short and one that is not a clip, as real folders have.
 
 # %%
 def bouncing(kind, seed, frames=24, size=48, width=16):
@@ -1048,7 +1048,7 @@ print("passed over:", sorted(data.skipped))
 print(len(data), "clips;", data.texts[0], "|", tuple(data.sample(4).video.shape))
 
 # %% [markdown]
-# Everything that was passed over is named, with the reason. (A clip of 24 frames may come back with 23: programs that write GIFs join two equal frames into one that lasts longer. `fps=10` would part them again.) Now train. `vdm-text` would learn from captions, but its text encoder knows the words of this series' grammar alone; other words are refused before anything is trained:
+# Every file that was passed over is listed, with the reason. (A clip of 24 frames may come back with 23: programs that write GIFs join two equal frames into one that lasts longer. `fps=10` would separate them again.) Now train. `vdm-text` would learn from captions, but its text encoder knows only the words of this series' grammar; other words are refused before anything is trained:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1058,9 +1058,9 @@ except CaptionError as error:
     print(str(error).splitlines()[0])
 
 # %% [markdown]
-# (Words of your own: extend the grammar in `utils/captions.py` and train from the beginning; or put a pretrained text encoder in its place, as the paper does.)
+# (Words of your own: extend the grammar in `utils/captions.py` and train from the beginning; or use a pretrained text encoder instead, as the paper does.)
 #
-# `vdm` takes no captions. Start from its shipped weights: what it knows of motion, walls and black background is of use, what it knows of digits is not. At the command line this is `python -m utils.train vdm --clips FOLDER --initial vdm --learning-rate 2e-3`; here without the packed images, to be quick. **Predict:** what do the first samples look like, digits, shapes or fog?
+# `vdm` takes no captions. Start from its shipped weights: what it knows of motion, walls and black background is useful, what it knows of digits is not. On the command line this is `python -m utils.train vdm --clips FOLDER --initial vdm --learning-rate 2e-3`; here without the packed images, to be quick. **Predict:** what do the first samples look like, digits, shapes or fog?
 
 # %%
 shapes = replace(recipe("vdm"), num_images=0, learning_rate=2e-3)              # half the recipe's: these weights are not new
@@ -1088,16 +1088,16 @@ for name, some in (("the folder", originals), ("before", digits), (f"after {few.
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# Already after a short run most of the strokes are gone, and filled shapes are there, about as bright as the folder's, which move evenly: motion and walls came along. Which shape it is may still be undecided, and may change on the way: the identity over time is the hard part, as in lesson 06.
+# Even after a short run most of the strokes are gone, replaced by filled shapes, about as bright as the folder's, which move evenly: motion and walls carried over. Which shape it is may still be undecided, and may change during the clip: identity over time is the hard part, as in lesson 06.
 # </details>
 
 # %%
 show.play(everything, columns=3, scale=3, path=outputs() / "13_scaling_up.gif")
 
 # %% [markdown]
-# With so few clips and a long run a network learns them by heart: keep some apart, and watch whether the loss on those still falls.
+# In a long run on so few clips a network memorises them: hold some out, and watch whether the loss on those still falls.
 #
-# **Colour, more pixels, more frames.** Three fields of a recipe say it. A step on RGB clips of 64×64, to see that nothing else has to change:
+# **Colour, more pixels, more frames.** Three fields of a recipe set them. Here is a step on RGB clips of 64×64, to show that nothing else has to change:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1107,7 +1107,7 @@ larger = Trainer(colourful, Budget(1, 1), DEVICE, "off", clips=VideoFolder(folde
 print(tuple(larger.data.sample(1).video.shape), "loss is finite:", math.isfinite(larger.train_step().loss))
 
 # %% [markdown]
-# (Four frames, to be quick. The third field is the schedule: the same noise hides less in a larger picture, where neighbours say the same thing; *simple diffusion*, Hoogeboom et al. 2023, shifts the log-SNR by $2\log(32/64)$. For the command line, give the recipe a name in `utils/recipes.py`.)
+# (Four frames, to be quick. The third field is the schedule: the same noise hides less in a larger picture, where neighbouring pixels say the same thing; *simple diffusion*, Hoogeboom et al. 2023, shifts the log-SNR by $2\log(32/64)$. For the command line, give the recipe a name in `utils/recipes.py`.)
 #
 # What a clip costs, forward and backward, measured as `utils.cost` does, without packed images:
 
@@ -1119,7 +1119,7 @@ for name, cost in costs.items():
     print(f"{name:26s}{cost.parameters / 1e6:11.2f}M{cost.flops / 1e9:8.1f}{cost.flops / base.flops:7.1f}x{cost.saved_bytes / 2**20:11.0f}{cost.saved_bytes / base.saved_bytes:7.1f}x{minutes:41.0f} min")
 
 # %% [markdown]
-# Colour is nearly free: only the first and the last layer see it. Four times the pixels cost about four times, twice the frames about twice: attention grows faster, but its products over pairs are a small part of this network's FLOPs.
+# Colour is nearly free: only the first and the last layer see it. Four times the pixels cost about four times as much, twice the frames about twice: attention grows faster, but its products over pairs are a small part of this network's FLOPs.
 #
 # **Play:** your own size. Change the numbers; will it fit on a T4 (about 14.6 GiB)?
 
@@ -1142,7 +1142,7 @@ print(f"{mine.flops * (computing.flops / keeping.flops if recompute else 1) / 1e
 #
 # ## 7. The bridge to today
 # ### Another space: latents
-# Five seconds of 1280×720 at 24 frames a second. An *autoencoder* maps 8×8 pixels of 4 frames to a vector of, say, 16 numbers, and back (the published configuration of CogVideoX's is of this size). The diffusion model then works on these **latents** (Rombach et al. 2022; for video Blattmann et al. 2023).
+# Take five seconds of 1280×720 at 24 frames a second. An *autoencoder* maps 8×8 pixels of 4 frames to a vector of, say, 16 numbers, and back (CogVideoX's published configuration is of this size). The diffusion model then works on these **latents** (Rombach et al. 2022; for video Blattmann et al. 2023).
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1155,7 +1155,7 @@ print(f"tokens, if 2×2 latents make one: {tokens_today:,}")
 
 
 # %% [markdown]
-# What is lost on the way? Try the simplest autoencoder there is: cut clips into blocks, keep of each block its coordinates along the $k$ directions in which blocks differ most (principal components; a *linear* encoder and decoder, the best linear ones). **Predict:** at the same share of numbers kept, is it better to compress frame by frame, or across frames too? And what becomes of noise?
+# What is lost on the way? Try the simplest autoencoder there is: cut clips into blocks, and keep only each block's coordinates along the $k$ directions in which blocks differ most (principal components, the best *linear* encoder and decoder). **Predict:** at the same share of numbers kept, is it better to compress frame by frame, or across frames too? And what happens to noise?
 
 # %%
 def blocks(video, t, p):
@@ -1202,12 +1202,12 @@ show.film_strip((levels + 1) / 2, ["real"] * 2 + [f"{k} of 256" for k in reverse
 
 
 # %% [markdown]
-# ("-": less than one number a frame.) With 8 of 256 numbers a block, coding four frames together beats coding each alone: a block of a video knows something of the next frame. With many numbers there is no such gain. Noise cannot be compressed (what is left is $\sqrt{1 - k/256}$, what is not kept), which is the point: an autoencoder keeps what data have in common. A linear one blurs; it cannot say "this stroke, here". Real ones are deep networks trained with losses that punish blur, and get away with one number in 48. Not shown here.
+# ("-": less than one number a frame.) With 8 of 256 numbers a block, coding four frames together beats coding each alone: a block of a video knows something of the next frame. With many numbers there is no such gain. Noise cannot be compressed (its error is $\sqrt{1 - k/256}$, all that is not kept), which is the point: an autoencoder keeps what data have in common. A linear one blurs; it cannot say "this stroke, here". Real ones are deep networks trained with losses that punish blur, and manage with one number in 48. Not shown here.
 #
 # The diffusion model does not notice. Latents have axes B C T H W, and everything from lesson 01 on is in terms of those. (Scale them to about the variance that the schedule was chosen for.) What a decoder loses, no diffusion model brings back.
 #
 # ### Another network: DiT
-# Latents are short sequences of rich tokens, and a plain transformer is good at those. **DiT** (Peebles and Xie 2022): cut into patches, a token each; blocks of attention and an MLP; the condition (noise level, caption) shifts, scales and *gates* both. The layer that makes these six vectors starts at zero, **adaLN-zero**. **Predict:** what does such a block do before training? You have met the idea in lesson 09.
+# Latents are short sequences of rich tokens, and a plain transformer is good at those. **DiT** (Peebles and Xie 2022): cut the input into patches, one token each; apply blocks of attention and an MLP; the condition (noise level, caption) shifts, scales and *gates* both. The layer that makes these six vectors starts at zero: **adaLN-zero**. **Predict:** what does such a block do before training? You have met the idea in lesson 09.
 
 # %%
 class DiTBlock(nn.Module):
@@ -1269,9 +1269,9 @@ class DiT(nn.Module):
 
 
 # %% [markdown]
-# The rest is what you have: the same data, clock, noise, target and loss, and in the end the same sampler. A short training, live. "The loss fell" says little. A guess that knows nothing of video, only the mean $m$ and the variance $\rho^2$ of a pixel, shrinks each noisy pixel towards the mean, and has the loss $(1 + \text{SNR}) / (1/\rho^2 + \text{SNR})$ on v (lesson 02's Gaussian): that is the first floor to pass. It is the best *linear* guess. Nine pixels of ten are black, so a guess that looks at one noisy pixel and knows how often each brightness occurs can do better: the second floor. Only below that must a network have looked at a neighbour.
+# You have the rest already: the same data, clock, noise, target and loss, and in the end the same sampler. A short training, live. "The loss fell" says little. A guess that knows nothing of video, only the mean $m$ and the variance $\rho^2$ of a pixel, shrinks each noisy pixel towards the mean, and has the loss $(1 + \text{SNR}) / (1/\rho^2 + \text{SNR})$ on v (lesson 02's Gaussian): that is the first baseline to beat. It is the best *linear* guess. Nine pixels of ten are black, so a guess that looks at one noisy pixel and knows how often each brightness occurs can do better: the second baseline. Only a network below that must have looked at a neighbour.
 #
-# Beside it a twin that lacks one thing: the condition does not tell the last norm its gain. **Predict:** how much can that matter, in a network of three blocks which all know the noise level?
+# We also train a twin that lacks one thing: the condition does not tell the last norm its gain. **Predict:** how much can that matter, in a network of three blocks that all know the noise level?
 
 # %%
 schedule, digits_data = recipe("vdm").schedule, MovingMNIST("train", 0)
@@ -1341,10 +1341,10 @@ with torch.no_grad():
 print("the loss fell:", held_out < 0.97 * untrained, "  utils' sampler takes it as it is:", tuple(made.z.shape), bool(made.z.isfinite().all()))
 
 # %% [markdown]
-# In a minute it passes the linear guess. (That is far from clips worth looking at, and says nothing of DiT against U-Net.) Where it does not pass the second, as after a CPU's minute, nothing shows yet that it looks at neighbours: a loss that falls below *some* guess says little, and the better the guess, the more. The twin does not even pass the first, in as many steps. A norm takes the size out of every token, and what v asks of the noisy input changes its size *and sign* with the noise level: at the noisy end v is $-x$, at the clean end $\epsilon$. The blocks know the level, but all they do is add, before the norm. So DiT's last layer is modulated too: a line that is easily left out, with no error to tell.
+# In a minute it beats the linear guess. (That is far from clips worth looking at, and says nothing about DiT against U-Net.) Where it does not beat the second, as after a minute on a CPU, nothing shows yet that it looks at neighbours: a loss below *some* guess says little; the better the guess, the more it says. The twin does not even beat the first in as many steps. A norm removes the size of every token, while what v needs from the noisy input changes in size *and sign* with the noise level: at the noisy end v is $-x$, at the clean end $\epsilon$. The blocks know the level, but all they do is add, before the norm. So DiT's last layer is modulated too: a line that is easily left out, and no error message tells you.
 
 # %% [markdown]
-# **And what it costs.** A DiT of today lets *all* tokens of space and time attend to each other; lesson 05 factorized to save that. For $N = S\,T$ tokens of width $D$ a block's attention does $4\,N^2 D$ FLOPs over everything, $4\,N\,(S + T)\,D$ factorized; its linear layers $24\,N D^2$. The first formula, checked by the counter (with plain products: it does not see into every fused kernel):
+# **And what it costs.** A DiT of today lets *all* tokens of space and time attend to each other; lesson 05 factorized attention to save that. For $N = S\,T$ tokens of width $D$ a block's attention does $4\,N^2 D$ FLOPs over everything, $4\,N\,(S + T)\,D$ factorized; its linear layers do $24\,N D^2$. The counter checks the first and the last together (with plain products: it does not see into every fused kernel):
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1372,10 +1372,10 @@ ax.legend(fontsize=8)
 print(f"width {D}: attention over everything passes the linear layers at {even:,} tokens; for 5 s of 720p it is {4 * tokens_today**2 * D / (24 * tokens_today * D**2):.0f} times as much as they")
 
 # %% [markdown]
-# Latents come first for this reason: a factor saved in tokens is squared in all-to-all attention. Even so it is most of the cost of a long clip, and is paid because each place sees every other at once, in one layer, also a digit that left its place (lesson 05). *Who sees whom* is as good a question here: the probes of lesson 05, masks for images packed to clips (07) and positions are the same.
+# Latents come first for this reason: a factor saved in tokens is squared in all-to-all attention. Even so, attention is most of the cost of a long clip. It is paid because each place sees every other at once, in one layer, including a digit that has left its place (lesson 05). *Who sees whom* is as good a question here: the probes of lesson 05, masks for images packed with clips (07) and positions are the same.
 #
 # ### Another path: flow matching
-# A flow model predicts $u = \epsilon - x$ on the straight line $z' = (1-t)\,x + t\,\epsilon$ (Liu et al. 2022, Lipman et al. 2022). Given $z$ and $\lambda$, the four things that a network may predict are the same knowledge, in other units:
+# A flow model predicts $u = \epsilon - x$ on the straight line $z' = (1-t)\,x + t\,\epsilon$ (Liu et al. 2022, Lipman et al. 2022). Given $z$ and $\lambda$, the four things that a network may predict carry the same information, in different units:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1393,7 +1393,7 @@ print("loss on flow = (1 + sqrt SNR)² × loss on x:", torch.allclose(loss["flow
 print("loss on v = (1 + SNR) × loss on x:", torch.allclose(loss["v"], (1 + snr) * loss["x"], rtol=1e-4))
 
 # %% [markdown]
-# So a flow loss is a v loss with another weight on each noise level, and a flow's time is another clock ([lesson 02](02_fast_samplers.ipynb) showed that for the cosine schedule without shift, and each with its own uniform $t$, the two weights agree up to a constant; `vdm-text` has a shifted clock, so its weight is another). Then the shipped `vdm-text`, trained on v, *is* a flow model. Walk along the straight line, with Euler steps and its own $\hat\epsilon - \hat x$:
+# So a flow loss is a v loss with a different weight on each noise level, and a flow's time is a different clock ([lesson 02](02_fast_samplers.ipynb) showed that for the cosine schedule without shift, and each with its own uniform $t$, the two weights agree up to a constant; `vdm-text` has a shifted clock, so its weight differs). Hence the shipped `vdm-text`, trained on v, *is* a flow model. Walk along the straight line, with Euler steps and its own $\hat\epsilon - \hat x$:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -1418,7 +1418,7 @@ show.film_strip((line.clamp(-1, 1).cpu() + 1) / 2, captions, title=f"vdm-text, s
 
 
 # %% [markdown]
-# The equality is the point here, not the picture: it has few steps, and is no better than the model.
+# The equality is the point here, not the picture: it took few steps, and is no better than the model.
 #
 # ### What changes, what stays
 #
@@ -1433,26 +1433,26 @@ show.film_strip((line.clamp(-1, 1).cpu() + 1) / 2, captions, title=f"vdm-text, s
 # | long, smooth, large | extension, interpolation, super-resolution | the same three, some as one model | lessons 08, 11, 12 |
 # | guidance, log-SNR, samplers, EMA | lessons 01 to 03 | the same | |
 #
-# What the largest systems do is published in part only; the third column says what the papers named in the last one say, and no more.
+# What the largest systems do is only partly published; the third column says what the papers in the last column say, and no more.
 #
 # | if it looks like this | then look at |
 # |---|---|
 # | out of memory | `--parts 2`, then `--recompute`, then a smaller batch; sampling: fewer clips at once |
 # | loss NaN, steps skipped all the time | `--resume` with a smaller `--learning-rate`, or with `--amp off`; sums in half precision (section 3) |
 # | a few steps skipped at the start in float16 | nothing: the scale is being found |
-# | GPU slow, its use below a half | batch too small, data drawn on the CPU, thousands of small kernels (section 1) |
-# | bfloat16 slower than float32 | a GPU without units for it, as the T4: float16 |
+# | GPU slow, utilisation below a half | batch too small, data drawn on the CPU, thousands of small kernels (section 1) |
+# | bfloat16 slower than float32 | a GPU without units for it, like the T4: use float16 |
 # | processes hang at the start | one of them failed or was never started: look at the first error, not the last; a firewall between machines |
 # | twice the GPUs, the same curve, the same time | the link (section 5), or each has too little to compute |
 # | twice the GPUs, a curve as noisy as before | all draw the same rows: seeds |
-# | own clips: samples are one of the clips | too few clips, too many steps |
+# | own clips: samples copy one of the clips | too few clips, too many steps |
 #
 # ## 8. Faithful? The box
 #
 # | the papers say | we do | why |
 # |---|---|---|
 # | *Video Diffusion Models*: batches of 128 and more, 60,000 to 700,000 steps, 128 to 256 channels | the recipe: 32 clips, up to 23,000 steps, 16 to 128 channels; the shipped `vdm-text`: 46,810 steps of 4 to 128 clips | a free GPU |
-# | Adam, on all weights | Muon on matrices, Adam on the rest; most shipped weights: Adam | a lower loss after as many steps (section 4) |
+# | Adam, on all weights | Muon on matrices, Adam on the rest; most shipped weights: Adam | a lower loss after equally many steps (section 4) |
 # | 64×64 pixels and more | 32×32, and 64×64 by super-resolution | the same |
 # | machines: not compared here | float16 with loss scaling on GPUs below compute capability 8.0, else bfloat16; any number of processes | what the papers used is not claimed here |
 # | both work in pixels, with a U-Net | the same | latents and DiT came later or elsewhere: section 7 is a bridge, not a reproduction |
@@ -1478,7 +1478,7 @@ averaged = check("exercise 1", averaged, reference_averaged, (torch.randn(3, 4, 
 
 
 # %% [markdown]
-# <details><summary>Hint</summary>Undo each mean (times its size), add up, divide by the number of all clips.</details>
+# <details><summary>Hint</summary>Undo each mean (multiply by its size), add up, divide by the total number of clips.</details>
 # <details><summary>Solution</summary>
 #
 # ```python
@@ -1544,11 +1544,11 @@ print("the same scale as PyTorch's in every step:", agree, "  scales seen:", sor
 # return scale, good_steps + 1
 # ```
 #
-# The scale climbs until it is just too high, and a step is lost now and then: that is how it knows.
+# The scale climbs until it is just too high, and a step is lost now and then: that is how it finds the limit.
 # </details>
 #
 # ### Exercise 3 · Windows in time (difficulty ●●○, importance ●●○, 10 minutes)
-# Between all-to-all and factorized: a token sees *all places* of the frames in its own window of `w` frames (`w` divides `frames`). A clip of `frames` × `height` × `width` latents, a token for every patch of 1×`p`×`p`, a block of width `d`. Return the number of tokens, the FLOPs of the windowed attention (multiply-add = 2; products with keys and with values only), and the largest `w` for which they are at most those of the block's linear layers, $24\,N d^2$, among the divisors of `frames` (0 if there is none).
+# Something between all-to-all and factorized: a token sees *all places* of the frames in its own window of `w` frames (`w` divides `frames`). Given are a clip of `frames` × `height` × `width` latents, a token for every patch of 1×`p`×`p`, and a block of width `d`. Return the number of tokens, the FLOPs of the windowed attention (multiply-add = 2; products with keys and with values only), and the largest `w` among the divisors of `frames` for which these FLOPs are at most those of the block's linear layers, $24\,N d^2$ (0 if there is none).
 
 # %%
 def windowed_cost(frames, height, width, p, d, w):
@@ -1578,12 +1578,12 @@ windowed_cost = check("exercise 3", windowed_cost, reference_windowed_cost, (16,
 # return tokens, 4 * tokens * w * space * d, max(affordable, default=0)
 # ```
 #
-# A token sees w · space others, so the bound is w · space ≤ 6 d: three frames of a 720p clip at width 2048, and not even one frame where each latent is a token of width 512.
+# A token sees w · space tokens, so the bound is w · space ≤ 6 d: three frames of a 720p clip at width 2048, and not even one frame where each latent is a token of width 512.
 # </details>
 #
 # ## 10. Quiz
-# 1. A layer has 10 FLOPs a byte. Which of T4's two peaks in float16 limits it, 65 TFLOP/s or 320 GB/s?
-# 2. Why is bfloat16 trained without loss scaling?
+# 1. A layer has 10 FLOPs a byte. Which of the T4's two peaks in float16 limits it, 65 TFLOP/s or 320 GB/s?
+# 2. Why does training in bfloat16 need no loss scaling?
 # 3. Clip at 1, then unscale: what happens to training?
 # 4. Two processes draw the same rows by mistake. What does the loss curve look like?
 # 5. Recomputing costs a third more FLOPs. Why not twice as many?
@@ -1593,23 +1593,23 @@ windowed_cost = check("exercise 3", windowed_cost, reference_windowed_cost, (16,
 #
 # 1. Bytes: 10 × 320 GB/s is 3.2 TFLOP/s.
 # 2. It has the range of float32: small gradients stay above zero. What it lacks is digits.
-# 3. The scaled norm is huge, so it is clipped to 1, and unscaling leaves 1/65,536 of that: plain gradient descent would stand still. Adam divides by the size again, but these gradients are about as small as its epsilon: its steps are shortened, the smaller gradients' most. Muon's steps have one size whatever the gradient's: it hides the mistake.
-# 4. The curve of one process with half the batch: it looks healthy, and as noisy as that.
+# 3. The scaled norm is huge, so it is clipped to 1, and unscaling leaves 1/65,536 of that: plain gradient descent would stand still. Adam divides by the size again, but these gradients are about as small as its epsilon: its steps shrink, most for the smallest gradients. Muon's steps have the same size whatever the gradient's: it hides the mistake.
+# 4. Like the curve of one process with half the batch: healthy, but as noisy as that one.
 # 5. Forward is one part of three. Once more makes four.
-# 6. The gate's own gradient is not zero: it is what the attention or the MLP would have added, against the loss. Once it has moved, all get gradients. (In our DiT the last layer starts at zero too: it moves first, then the gates, then the rest.)
+# 6. The gate's own gradient is not zero: it measures how the output of the attention or the MLP would have changed the loss. Once the gate has moved, everything gets gradients. (In our DiT the last layer starts at zero too: it moves first, then the gates, then the rest.)
 # </details>
 #
 # ## What was shown, and what was not
 # Shown: where the time of a step goes on this machine; each layer under a measured roof; float16's three accidents in real float16, and that scaling mends the gradients; accumulation, recomputation and two processes, each equal to the plain run; the shipped model on a folder of other clips; a DiT that starts as the identity, learns with the same loss, and passes the best linear guess from single pixels; a v-network sampled as a flow.
 #
-# Not shown, for want of the machines: NCCL between several GPUs, anything on a T4. Its minutes are estimates. Not shown at all: a learnt autoencoder, diffusion in latents, or that a DiT is better than a U-Net at this size.
+# Not shown, for lack of machines: NCCL between several GPUs, and anything on a T4, whose minutes are estimates. Not shown at all: a learnt autoencoder, diffusion in latents, or that a DiT is better than a U-Net at this size.
 #
-# **That was the series.** From noise on MNIST to a caption that becomes 76 frames, and every step of it can be checked. Where to go: your own clips; the recipes in `utils/recipes.py` with a larger budget (`python -m utils.train --all`); or one of the papers below, with the table of section 7 beside it.
+# **That was the series.** It went from noise on MNIST to a caption that becomes 76 frames, and every step can be checked. Where to go next: your own clips; the recipes in `utils/recipes.py` with a larger budget (`python -m utils.train --all`); or one of the papers below, with the table of section 7 beside it.
 #
 # ## Readings
 # - Micikevicius et al., *Mixed Precision Training*, 2017 (arXiv 1710.03740): loss scaling, and why weights stay in float32.
 # - Chen, Xu, Zhang, Guestrin, *Training Deep Nets with Sublinear Memory Cost*, 2016 (arXiv 1604.06174): recomputation.
 # - Li et al., *PyTorch Distributed: Experiences on Accelerating Data Parallel Training*, 2020 (arXiv 2006.15704): what DistributedDataParallel does, and how it hides messages.
 # - Peebles, Xie, *Scalable Diffusion Models with Transformers*, 2022 (arXiv 2212.09748): DiT and adaLN-zero.
-# - Blattmann et al., *Align your Latents*, 2023 (arXiv 2304.08818): an image model in latents becomes a video model by layers over time; Make-A-Video's idea in another space.
-# - Esser et al., *Scaling Rectified Flow Transformers for High-Resolution Image Synthesis*, 2024 (arXiv 2403.03206): flow, clock and transformer together, compared with care.
+# - Blattmann et al., *Align your Latents*, 2023 (arXiv 2304.08818): layers over time turn an image model in latents into a video model; Make-A-Video's idea in another space.
+# - Esser et al., *Scaling Rectified Flow Transformers for High-Resolution Image Synthesis*, 2024 (arXiv 2403.03206): flow, clock and transformer together, carefully compared.
