@@ -1,4 +1,4 @@
-"""Shared code of the lessons. `from utils import load_pretrained` is where a reader starts."""
+"""Shared code of the lessons. Start with `from utils import load_pretrained`."""
 
 from .pipeline import load_pipeline
 from .pretrained import available_models, load_pretrained

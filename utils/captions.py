@@ -1,6 +1,6 @@
 """Captions for Moving MNIST: a grammar, its tokenizer, and a small text encoder trained with the video model.
 
-    caption := phrase ("and" phrase){0,2}       every phrase has a direction, or none has
+    caption := phrase ("and" phrase){0,2}       all phrases have a direction, or none do
     phrase  := digit ["moving" direction]
     digit   := "0".."9" | "zero".."nine"
     direction := "right" | "up right" | "up" | "up left" | "left" | "down left" | "down" | "down right"
@@ -32,7 +32,7 @@ class CaptionError(ValueError):
 
 @dataclass(frozen=True)
 class Caption:
-    """What a caption says: one to three digits, and for each a direction (index into DIRECTIONS), or None."""
+    """What a caption says: one to three digits, with a direction each (index into DIRECTIONS) or None."""
 
     digits: tuple[int, ...]
     directions: tuple[int, ...] | None = None
@@ -107,17 +107,17 @@ def _indices(text: str) -> tuple[int, ...]:
 
 
 class TextEncoder(nn.Module):
-    """Tokens to one vector a caption: two transformer layers, then attention pooling.
+    """Tokens to a vector per caption: two transformer layers, then attention pooling.
 
-    Stands where *Video Diffusion Models* (section 4.3) uses BERT-large with attention pooling; the grammar has
-    sixteen words, so it is small and trained along with the network.
+    Replaces the BERT-large with attention pooling of *Video Diffusion Models* (section 4.3); the grammar has
+    sixteen words, so it is small and trained with the network.
     """
 
     def __init__(self, width: int, out_dim: int, layers: int = 2, heads: int = 4) -> None:
         super().__init__()
         self.heads = heads
         self.words = nn.Embedding(len(VOCABULARY), width)
-        self.positions = nn.Parameter(torch.randn(MAX_TOKENS, width))  # as large as words: else it starts as a bag of words, and stays one
+        self.positions = nn.Parameter(torch.randn(MAX_TOKENS, width))  # as large as words, or the encoder starts and stays a bag of words
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(width, heads, 4 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
             for _ in range(layers))

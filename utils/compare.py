@@ -1,12 +1,12 @@
-"""Variants of the video models, trained with equal means and measured alike: the tables behind the recipes and of lessons 07 and 10.
+"""Video-model variants, trained with equal resources and measured alike: the tables behind the recipes and in lessons 07 and 10.
 
     python -m utils.compare shapes                 # shapes of the network, equal FLOPs -> assets/results/video-shapes.json
-    python -m utils.compare settings               # clips and images a step and more, equal FLOPs -> assets/results/video-settings.json
+    python -m utils.compare settings               # clips and images per step, and more, equal FLOPs -> assets/results/video-settings.json
     python -m utils.compare optimizers             # Adam and Muon, equal FLOPs -> assets/results/video-optimizers.json
     python -m utils.compare inflation              # an inflated network against one from scratch, equal FLOPs -> assets/results/video-inflation.json
     python -m utils.compare joint --clips 30000    # K = 0, 4, 8 images a clip, three seeds, the same clips seen -> assets/results/video-joint.json
 
-Every run keeps a checkpoint and its finished weights in --out, so the command goes on where it was stopped.
+Every run keeps a checkpoint and its finished weights in --out, so the command resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ADAM_MAV = replace(MAV, learning_rate=1e-3)
 
 @dataclass(frozen=True)
 class Variant:
-    """A recipe as it is trained for a table: samples a step, the seed of everything, whether layers over time start at random and not as the identity, and whether Adam alone trains it (`utils.optimizer`)."""
+    """A recipe as trained for a table: samples per step, the seed of everything, whether layers over time start at random rather than as the identity, and whether Adam alone trains it (`utils.optimizer`)."""
 
     recipe: Recipe
     batch_size: int = 8
@@ -90,7 +90,7 @@ TABLES: dict[str, dict[str, Variant]] = {
 
 @torch.no_grad()
 def validation_loss(model: Model, num: int = 64, captions: bool = True) -> dict[str, float]:
-    """Mean v-loss on held-out clips at each of LEVELS, with fixed noise: the same numbers for every network. captions=False: with the null condition."""
+    """Mean v-loss on held-out clips at each of LEVELS, with the same fixed noise for every network. captions=False: with the null condition."""
     batch = model.recipe.dataset("validation", seed=5).sample(num)
     cond = model.net.encode(tokenize(batch.captions).to(model.device)) if captions and batch.captions else torch.zeros(num, model.recipe.net.embed_dim, device=model.device)
     means = {}
@@ -101,7 +101,7 @@ def validation_loss(model: Model, num: int = 64, captions: bool = True) -> dict[
 
 
 def trained(name: str, variant: Variant, steps: int, out: Path, device: str, amp: str, until: float = math.inf) -> Model | None:
-    """The variant after so many steps: trained now, from its checkpoint in `out` if there is one, or loaded where it is finished. None when `time.monotonic()` passes `until` before that:
+    """The variant after `steps` steps: trained now, from its checkpoint in `out` if there is one, or loaded if already finished. None when `time.monotonic()` passes `until` first;
     the checkpoint is written."""
     weights, checkpoint = out / f"{name}.pt", out / f"{name}.checkpoint"
     if not weights.exists():
@@ -128,7 +128,7 @@ def trained(name: str, variant: Variant, steps: int, out: Path, device: str, amp
 
 
 def start_at_random(net: UNet, seed: int) -> None:
-    """Give layers over time, in place, the random weights that convolutions and linear layers have by default."""
+    """Give layers over time, in place, the default random weights of convolutions and linear layers."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         for module in net.modules():
@@ -139,8 +139,8 @@ def start_at_random(net: UNet, seed: int) -> None:
 
 
 def measure(name: str, model: Model, seed: int, num: int) -> dict:
-    """The row of a trained variant; with `num` clips sampled (16 steps of DDIM): without captions and guidance, compared with as many real ones; or of a model that never saw
-    a caption with a clip, for captions of digits, with the recipe's guidance."""
+    """The row of a trained variant; with `num` clips sampled (16 steps of DDIM): without captions or guidance, compared with as many real ones; or, if the model
+    never saw a caption with a clip, for captions of digits, with the recipe's guidance."""
     price, origin = cost(model.recipe), model.provenance
     row = {"variant": name, "parameters": price["parameters"], "gflop_per_clip": price["gflop_per_sample"],
            "saved_activations_mib": price["saved_activations_mib"], "steps": origin["steps"], "clips": origin["samples"], "flops": origin["flops"],

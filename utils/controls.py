@@ -1,4 +1,4 @@
-"""Clips that were spoiled on purpose: what a good number must notice, and one that it must not."""
+"""Clips spoiled on purpose: flaws a good metric must notice, and a change that it must not."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ REVERSED = "real clips backwards (should pass)"
 
 
 def spoiled(num: int, num_frames: int = 16, seed: int = 0) -> dict[str, torch.Tensor]:
-    """Clips (num, 1, num_frames, 32, 32) in [0, 1] by name of what is wrong with them, made from `MovingMNIST("test", seed, num_frames=num_frames).sample(num)`.
+    """Clips (num, 1, num_frames, 32, 32) in [0, 1] by the name of their flaw, made from `MovingMNIST("test", seed, num_frames=num_frames).sample(num)`.
 
-    Same digits, places and directions as there, but for the one thing that the name says (digits that change become other ones, of the validation digits). Backwards is a control of the other kind: bouncing looks the same in both
-    directions of time (but for the clamp at the walls), so a number that speaks of the clips alone must not rise.
+    They keep that sample's digits, places and directions, except for what the name says (digits that change become others, from the validation digits; noise keeps nothing). Backwards is the opposite kind of control: bouncing looks the same in both
+    directions of time (except for the clamp at the walls), so a metric of the clips alone must not rise.
     """
 
     def clips(split: str = "test", **options) -> torch.Tensor:

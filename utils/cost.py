@@ -20,21 +20,21 @@ from .runtime import telling_of_errors
 from .unet import UNet, UNetConfig, freeze, new_over_time, randomize
 
 T4_SUSTAINED = 7e12  # FLOP/s: the middle of the 5-10 TFLOP/s that small convolution networks reach on a T4 in fp16
-TRAINING_COPIES = 16  # bytes a parameter: weights, gradients, momentum and EMA, float32
+TRAINING_COPIES = 16  # bytes a parameter: weights, gradients, momentum and EMA, float32 (Adam's few parameters have 4 more)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One sample through a network, with the images packed to it, forward and backward, batch 1, float32 (multiply-add = 2)."""
+    """The cost of one sample and its packed images in a network, forward and backward, batch 1, float32 (multiply-add = 2)."""
 
     parameters: int
     flops: int
-    saved_bytes: int  # activations kept for the backward pass, each storage once
+    saved_bytes: int  # activations saved for backward, each storage counted once
 
 
 @lru_cache
 def measure(config: UNetConfig, sample_shape: tuple[int, ...], num_images: int = 0, frozen: bool = False) -> Measured:
-    """Run a network once on a sample of shape (C, T, H, W) with `num_images` independent frames packed to it, and count. frozen: only what an image network lacks is trained."""
+    """Count the cost of one sample of shape (C, T, H, W) with `num_images` independent frames packed with it. frozen: only what an image network lacks is trained."""
     net = randomize(UNet(config))
     if frozen:
         freeze(net, new_over_time(net))
@@ -49,8 +49,8 @@ def measure(config: UNetConfig, sample_shape: tuple[int, ...], num_images: int =
 
 
 def _fused_attention() -> dict:
-    """FLOPs of fused attention kernels, forward and backward, as of the same two products in the open (what a kernel computes twice to save memory is not counted); some versions of
-    PyTorch do not count the CPU's at all."""
+    """FLOPs of fused attention kernels, forward and backward, counted as the same two products unfused (what a kernel recomputes to save memory is not counted); some versions of
+    PyTorch omit the CPU's entirely."""
 
     def forward(query, key, value, *_, **__) -> int:
         return sdpa_flop_count(query, key, value)
@@ -64,11 +64,11 @@ def _fused_attention() -> dict:
 
 
 def count(net: nn.Module, forward: Callable[[], torch.Tensor]) -> Measured:
-    """What one call of `forward`, which runs `net`, costs together with its backward pass."""
+    """The cost of one call of `forward`, which runs `net`, and of its backward pass."""
     saved: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        saved[tensor.untyped_storage().data_ptr()] = tensor  # kept, so that an address is not used twice
+        saved[tensor.untyped_storage().data_ptr()] = tensor  # kept alive, so that no address is reused
         return tensor
 
     with FlopCounterMode(display=False, custom_mapping=_fused_attention()) as counter:
@@ -81,8 +81,8 @@ def count(net: nn.Module, forward: Callable[[], torch.Tensor]) -> Measured:
 
 
 def cost(recipe: Recipe) -> dict[str, float | int]:
-    """Measured: parameters, training GFLOP a sample, saved activations in MiB. Estimated, and named so: minutes on a T4 for
-    each budget, GiB of memory in training."""
+    """Measured: parameters, training GFLOP per sample, saved activations in MiB. Estimated, as the keys say: minutes on a
+    T4 per budget, GiB of memory in training."""
     one = measure(recipe.net, recipe.sample_shape, recipe.num_images, recipe.frozen is not None)
     spent = {name: one.flops * budget.steps * budget.batch_size for name, budget in recipe.budgets.items()}
     largest = max(budget.batch_size for budget in recipe.budgets.values())

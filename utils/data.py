@@ -1,6 +1,6 @@
-"""MNIST (shipped with the repository) and Moving MNIST made on the fly with the labels it never had.
+"""MNIST (shipped with the repository) and Moving MNIST, made on the fly with labels the original lacks.
 
-Moving MNIST: Srivastava et al. 2015 (arXiv 1502.04681). Two 28-pixel digits on a 64 x 64 canvas, bouncing off its walls.
+Moving MNIST: Srivastava et al. 2015 (arXiv 1502.04681). Two 28-pixel digits bounce off the walls of a 64 x 64 canvas.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ MNIST_FILE = ASSETS / "mnist.npz"
 MNIST_SHA256 = "06af5dfe73b70e3bc1c36439982b18a8d76803db9b544f6fdf838a37fbb01b64"
 SPLITS = ("train", "validation", "test")
 CANVAS, DIGIT = 64, 28  # pixels; the published sizes
-SPEED = 0.1  # of the free range (36 of 64 pixels) a frame; the published value
+SPEED = 0.1  # free ranges (36 of 64 pixels) per frame; the published value
 FINE_SPEED, FINE_FPS = SPEED / 5, 30  # the fine clock: frame_skip=5 on it (6 frames a second) is the published speed
-CHUNK = 32  # clips that are drawn at once on a CPU: the canvases of more do not fit a core's cache, and take twice the time
+CHUNK = 32  # clips drawn at once on a CPU: the canvases of more do not fit a core's cache and take twice as long
 CAPTION_KINDS = ("digits", "motion", "mixed")
 
 
@@ -76,7 +76,7 @@ class Batch:
 
 
 class Stream:
-    """Batches by number: batch `index` depends on the seed and the index alone, so a resumed run sees the same data."""
+    """Numbered batches: batch `index` depends only on the seed and the index, so a resumed run sees the same data."""
 
     seed: int
     _next = 0
@@ -98,7 +98,7 @@ class MNIST(Stream):
         self.images, self.seed = images.to(device), seed
 
     def sample(self, num: int, index: int | None = None, rows: slice = slice(None)) -> Batch:
-        """`num` images, video (num, 1, 1, 28, 28). `index` numbers the batch; without it, batches follow each other. rows: make only these of the num."""
+        """`num` images, video (num, 1, 1, 28, 28). `index`: the batch's number, by default the next. rows: make only these of the `num`."""
         g = self._generator(index)
         chosen = torch.randint(len(self.images), (num,), generator=g)[rows]
         video = self.images[chosen.to(self.images.device)].float() / 127.5 - 1
@@ -109,7 +109,7 @@ class MNIST(Stream):
 class MovingMNIST(Stream):
     """Endless Moving MNIST with labels, trajectories and captions.
 
-    split: whose digits ("train", "validation", "test" never share one). image_size: 64 or a divisor of it (the 64-pixel
+    split: whose digits ("train", "validation", "test" share none). image_size: 64 or a divisor of it (the 64-pixel
     canvas is averaged down). num_frames: 1 or more. num_digits: 1 to 3. frame_skip: keep every k-th frame. speed: share of
     the free range (36 of 64 pixels) that a digit travels in one frame, before skipping; the published value is 0.1, and
     speed=FINE_SPEED with frame_skip=k gives the same paths at FINE_FPS / k frames a second. captions: "digits" ("3 and 7"), "motion" ("3 moving left and 7 moving up"), "mixed" (half and half), or None.
@@ -138,7 +138,7 @@ class MovingMNIST(Stream):
         self.frame_skip, self.captions, self.speed = frame_skip, captions, speed
 
     def sample(self, num: int, index: int | None = None, rows: slice = slice(None)) -> Batch:
-        """`num` clips as a Batch. `index` numbers the batch; without it, batches follow each other. rows: make only these of the num."""
+        """`num` clips as a Batch. `index`: the batch's number, by default the next. rows: make only these of the `num`."""
         if num < 1:
             raise ValueError(f"num must be at least 1, not {num}.")
         g = self._generator(index)
@@ -148,7 +148,7 @@ class MovingMNIST(Stream):
         return self._batch(chosen[rows], start[rows], angle[rows], None if with_motion is None else with_motion[rows])
 
     def at(self, frame_skip: int) -> MovingMNIST:
-        """The same clips with another frame_skip: batch `index` has the same digits, which set off from the same places."""
+        """The same clips with another frame_skip: batch `index` has the same digits, starting from the same places."""
         other = copy.copy(self)
         other.frame_skip = frame_skip
         return other
@@ -185,7 +185,7 @@ class MovingMNIST(Stream):
         return replace(batch, captions=[str(a) for a in asked])
 
     def _batch(self, chosen: torch.Tensor, start: torch.Tensor, angle: torch.Tensor, with_motion: torch.Tensor | None) -> Batch:
-        """Clips of the digits chosen (N, D), which set off from start (N, D, 2) at angle (N, D); with_motion (N,): whose captions say directions, None for no captions."""
+        """Clips of the digits chosen (N, D), starting at start (N, D, 2) at angle (N, D); with_motion (N,): which captions say directions, None for no captions."""
         position, velocity = trajectories(start, angle, self.num_frames, self.speed, self.frame_skip)
         device = self.images.device
         at_once = CHUNK if device.type == "cpu" else len(chosen)
@@ -213,8 +213,8 @@ def starts(num: int, num_digits: int, g: torch.Generator) -> tuple[torch.Tensor,
 def trajectories(start: torch.Tensor, angle: torch.Tensor, num_frames: int, speed: float, frame_skip: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Bouncing paths in the unit square from `starts`: position and velocity, each (num, num_digits, num_frames, 2) float64.
 
-    The published rule: each frame move, clamp to the wall that was passed and flip that component, then record. Velocity is a kept
-    frame's: `frame_skip` times the fine clock's.
+    The published rule: in each frame, move, clamp to any wall passed and flip that component, then record. Velocity is per kept
+    frame: `frame_skip` times a step's.
     """
     where, step = start, speed * torch.stack([angle.sin(), angle.cos()], dim=-1)
     positions, velocities = [], []
@@ -229,15 +229,15 @@ def trajectories(start: torch.Tensor, angle: torch.Tensor, num_frames: int, spee
 
 
 def render(digits: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
-    """Paste digits on the canvas, at positions truncated to whole pixels, overlap by maximum.
+    """Paste digits on the canvas at positions truncated to whole pixels; overlaps take the maximum.
 
-    digits (B, D, 28, 28) uint8; position (B, D, T, 2) in [0, 1], which may be on another device -> (B, T, 64, 64) uint8, where the digits are.
+    digits (B, D, 28, 28) uint8; position (B, D, T, 2) in [0, 1], on any device -> (B, T, 64, 64) uint8, on the digits' device.
     """
     b, d, t, _ = position.shape
     free = CANVAS - DIGIT
-    corner = (position * free).long().to(digits.device)  # (B, D, T, 2), 0..36: whole numbers travel, as Apple's GPUs have no float64
-    down = corner[..., 0] * CANVAS + corner[..., 1]  # how far along the flattened canvas a digit's first pixel is
-    # Flattened, a frame is one digit's rows shifted as a whole, hence a window of the digit between zeros: copied in one piece, which is fast.
+    corner = (position * free).long().to(digits.device)  # (B, D, T, 2), 0..36: moved as integers, as Apple's GPUs have no float64
+    down = corner[..., 0] * CANVAS + corner[..., 1]  # index of a digit's first pixel in the flattened canvas
+    # A flattened frame of one digit is its rows shifted as a whole, so a window of the zero-padded digit: one contiguous copy, which is fast.
     most = free * CANVAS + free
     padded = F.pad(F.pad(digits, (0, free)).flatten(2), (most, most)).flatten()
     windows = padded.as_strided((len(padded) - CANVAS**2 + 1, CANVAS**2), (1, 1))  # (every start, 4096), a view

@@ -15,7 +15,7 @@ PREDICTIONS = ("eps", "x", "v", "flow")
 
 
 def coefficients(log_snr: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """alpha and sigma of log_snr, computed in float64, in the dtype and on the device of `like`, in a shape that multiplies it:
+    """alpha and sigma of log_snr, computed in float64, with the dtype and device of `like` and a shape that broadcasts to it:
     (B,) gives (B, 1, ...), (B, T) gives (B, 1, T, 1, ...)."""
     alpha, sigma = alpha_sigma(log_snr)
     return _spread(alpha, like).to(like), _spread(sigma, like).to(like)
@@ -27,7 +27,7 @@ def _spread(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
 
 
 def q_sample(x: torch.Tensor, log_snr: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
-    """Noise data: z = alpha x + sigma eps (DDPM, equation 4)."""
+    """Noise x: z = alpha x + sigma eps (DDPM, equation 4)."""
     alpha, sigma = coefficients(log_snr, x)
     return alpha * x + sigma * eps
 

@@ -1,4 +1,4 @@
-"""A digit that the reader draws: in a canvas on Google Colab, with characters everywhere else."""
+"""A digit drawn by the reader: on a canvas in Google Colab, with characters everywhere else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from .data import CANVAS, DIGIT, shrink
 
-CELLS = 14  # characters a side; each becomes 2 x 2 of the 28 x 28 pixels of a digit
+CELLS = 14  # characters per side; each becomes 2 x 2 of a digit's 28 x 28 pixels
 INK = "#"
 
 _CANVAS_PAGE = """
@@ -36,7 +36,7 @@ new Promise((resolve) => {
 
 
 def from_text(text: str) -> torch.Tensor:
-    """A drawing of at most 14 lines of at most 14 characters, # is ink, as a digit (28, 28) in [0, 1] with soft edges. ValueError when it is empty or does not fit."""
+    """A drawing of at most 14 lines of at most 14 characters (# is ink) as a digit (28, 28) in [0, 1] with soft edges. ValueError when it is empty or does not fit."""
     lines = text.strip("\n").splitlines()
     if len(lines) > CELLS or any(len(line.rstrip()) > CELLS for line in lines):
         raise ValueError(f"A drawing has at most {CELLS} lines of {CELLS} characters; got {len(lines)} lines, the longest with {max(len(line.rstrip()) for line in lines)}.")
@@ -60,8 +60,8 @@ def canvas() -> torch.Tensor:
 
 
 def frame(digits: torch.Tensor, corners: torch.Tensor, image_size: int = 32) -> torch.Tensor:
-    """Digits (D, 28, 28) in [0, 1] put on a canvas of 64 pixels, overlap by maximum: a frame (1, 1, 1, image_size, image_size) in [0, 1]. corners (D, 2): (row, column) of each digit's
-    top left corner in pixels of the frame; it stays whole within the frame, else ValueError."""
+    """Digits (D, 28, 28) in [0, 1] put on a canvas of 64 pixels, with the maximum at overlaps: a frame (1, 1, 1, image_size, image_size) in [0, 1]. corners (D, 2): (row, column) of
+    top left corners in pixels of the frame. ValueError unless every digit lies in the frame."""
     scale = CANVAS // image_size
     places = (torch.as_tensor(corners) * scale).long()
     if digits.dim() != 3 or digits.shape[1:] != (DIGIT, DIGIT) or places.shape != (len(digits), 2):

@@ -1,10 +1,10 @@
 """Every metric of a model or of a file of clips, as JSON with n, seed, seconds and, beside each number, a floor and controls.
 
     python -m utils.evaluate vdm-text [--num 512]        # the shipped model: writes assets/results/vdm-text.json
-    python -m utils.evaluate runs/vdm-text/vdm-text.pt   # the weights of a run of one's own: writes vdm-text-evaluation.json beside them
-    python -m utils.evaluate real [--num 2048]           # the numbers themselves, on real clips: writes assets/results/metrics.json
+    python -m utils.evaluate runs/vdm-text/vdm-text.pt   # the weights of your own run: writes vdm-text-evaluation.json beside them
+    python -m utils.evaluate real [--num 2048]           # the metrics themselves, on real clips: writes assets/results/metrics.json
     python -m utils.evaluate clips.npz                   # writes clips.json beside it; arrays: videos, and captions if there are any
-    python -m utils.evaluate vdm-text --clips FOLDER --sample-only    # on a machine with a GPU; and where there is time, without --sample-only, the rest
+    python -m utils.evaluate vdm-text --clips FOLDER --sample-only    # on a machine with a GPU; later, without --sample-only, the rest
 
 Captions, clips and reference come from the test digits; the judge and the classifier were trained on the training digits.
 """
@@ -34,13 +34,13 @@ from .runtime import ASSETS, device_name, generator, precision_name, telling_of_
 from .tracker import TRUNCATION
 
 RESULTS = ASSETS / "results"
-HEARD = 256  # clips that the hearing of a model is measured on, at most: the same noise on both sides makes them enough
+HEARD = 256  # the most clips used to measure a model's hearing: enough, as both sides get the same noise
 OWN_TABLES = {"interpolate": "utils.interpolation", "upsample": "utils.super_resolution"}
 
 
 def evaluate_image(model: Model, num: int, seed: int, **options) -> dict[str, dict]:
-    """Kernel distance to `num` real test digits, and the share that the classifier reads with over 90% confidence; of a model that takes captions,
-    asked for the digits of real images, also the share that it reads as asked."""
+    """Kernel distance to `num` real test digits, and the share that the classifier reads with over 90% confidence; for a model with captions,
+    asked for real images' digits, also the share read as asked."""
     reference, held_out = MNIST("test", seed=seed + 1).sample(num), MNIST("test", seed=seed + 2).sample(num)
     labels = held_out.labels[:, 0] if model.recipe.captions else None
     rows = {"real held-out (floor)": (held_out.video + 1) / 2, model.name: model.sample(labels=labels, num=num, seed=seed, **options),
@@ -52,8 +52,8 @@ def evaluate_image(model: Model, num: int, seed: int, **options) -> dict[str, di
 
 
 def evaluate_frames(model: Model, num: int, seed: int, **options) -> dict[str, dict]:
-    """Frames of Moving MNIST of a text-to-image model, as clips of 16 frames in which nothing moves: how many show both digits of the caption, as the judge reads them, and the kernel
-    distance to `num` real frames in its features. Captions are of digits alone, and with directions, which no still frame can obey."""
+    """Moving MNIST frames from a text-to-image model, repeated as still clips of 16 frames: how many show both digits of the caption, as read by the judge, and the kernel distance
+    to `num` real frames in the judge's features. Captions name only digits, or also directions, which no still frame can obey."""
 
     def real(kind: str, stream: int) -> Batch:
         return replace(model.recipe, captions=kind).dataset("test", 4 * seed + stream).sample(num)
@@ -75,8 +75,8 @@ def evaluate_frames(model: Model, num: int, seed: int, **options) -> dict[str, d
 
 
 def evaluate_video(model: Model, num: int, seed: int, folder: Path | None = None, sample_only: bool = False, **options) -> dict[str, dict]:
-    """The rows of `metrics.evaluate`, named after the model: for prompts with motion under "motion" and, without controls, for prompts of digits alone under "digits";
-    of a model that takes no captions, under "unconditional". folder, sample_only: see `kept_clips`; without measuring there are no rows."""
+    """The rows of `metrics.evaluate`, named after the model: for prompts with motion under "motion" and, without controls, for prompts of digits only under "digits";
+    for a model without captions, under "unconditional". folder, sample_only: see `evaluate_model`; if nothing is measured, no rows."""
     rows, progress = {}, options.get("progress", False)
     for kind in _kinds(model):
         prompts = None if model.recipe.captions is None else replace(model.recipe, captions=kind).dataset("test", 2 * seed + 3).sample(num).captions
@@ -95,8 +95,8 @@ def _path(folder: Path, model: Model, kind: str) -> Path:
 
 
 def kept_clips(path: Path | None, model: Model, prompts: list[str] | None, num: int, seed: int, **options) -> torch.Tensor:
-    """The model's clips for the prompts, or `num` of them without: sampled, or taken from the file at `path`, where they are kept in whole levels of grey from 0 to 255.
-    DataError for a file of other weights, or sampled otherwise."""
+    """The model's clips for the prompts, or `num` clips without prompts: sampled, or read from the file at `path`, which keeps them as whole grey levels from 0 to 255.
+    DataError if the file has other weights or settings."""
     made = {"trained": model.provenance, "n": num, "seed": seed, **{key: options.get(key) for key in ("steps", "guidance_scale")}}
     if path is not None and path.exists():
         clips, _ = read_clips(path)
@@ -151,7 +151,7 @@ def read_clips(path: Path) -> tuple[torch.Tensor, list[str] | None]:
 
 
 def evaluate_file(path: Path, seed: int = 0, progress: bool = False) -> dict:
-    """All numbers of the clips in an .npz file (see `read_clips`) with their circumstances, ready for JSON."""
+    """All metrics of clips in an .npz file (see `read_clips`) and how they were measured, ready for JSON."""
     start = time.monotonic()
     videos, captions = read_clips(path)
     rows = _named(path.stem, evaluate(videos, captions, seed=seed, progress=progress))
@@ -159,8 +159,8 @@ def evaluate_file(path: Path, seed: int = 0, progress: bool = False) -> dict:
 
 
 def evaluate_real(num: int, seed: int = 0, progress: bool = False) -> dict:
-    """What the numbers say of real clips, drawn once more, beside floor and controls; and of the true places of the floor's digits, cut off to whole pixels as they are drawn,
-    which is the best that a tracker could do."""
+    """The metrics of real clips, drawn once more, beside floor and controls; and of the true positions of the floor's digits, truncated to whole pixels as when drawn:
+    the best that a tracker could do."""
     start = time.monotonic()
     again = MovingMNIST("test", 2 * seed + 3, captions="motion").sample(num)
     rows = _named("real clips, drawn once more", evaluate((again.video + 1) / 2, again.captions, seed=seed, progress=progress))
@@ -171,31 +171,31 @@ def evaluate_real(num: int, seed: int = 0, progress: bool = False) -> dict:
 
 
 def circumstances(model: Model, num: int, seed: int) -> dict:
-    """What every results file says of how its numbers came about."""
+    """What every results file says about how it was made."""
     return {"model": model.name, "n": num, "seed": seed, "device": device_name(model.device), "precision": precision_name(model.dtype),
             "trained": model.provenance}
 
 
 class ResultRows:
-    """The rows of a results file. They are kept from run to run while weights, seed, number of samples and `more` that the file says are the same."""
+    """The rows of a results file, kept from run to run as long as the file has the same weights, seed, number of samples and `more`."""
 
     def __init__(self, path: Path, model: Model, num: int, seed: int, **more) -> None:
         self.path, self.model, self.num, self.seed, self.more = path, model, num, seed, more
 
     def rows(self) -> dict[str, dict]:
-        """The rows that are in the file already and still hold."""
+        """The rows already in the file, if still valid."""
         known = json.loads(self.path.read_text()) if self.path.exists() else {}
         expected = {"n": self.num, "seed": self.seed, "trained": self.model.provenance, **self.more}
         return known["rows"] if all(known.get(key) == value for key, value in expected.items()) else {}
 
     def write(self, name: str, row: dict) -> None:
-        """Put a row into the file, beside those that it has."""
+        """Write a row to the file, keeping the others."""
         write_json(self.path, {**circumstances(self.model, self.num, self.seed), **self.more, "rows": {**self.rows(), name: row}})
         print(name, row, flush=True)
 
 
 def table_parser(module: str, description: str, model: str, num: int) -> argparse.ArgumentParser:
-    """The arguments of a command that writes a table of `ResultRows`: the model, how many samples, seed, steps, split, precision, device, which rows, and where the file goes."""
+    """The arguments of a command that writes a table of `ResultRows`: the model, number of samples, seed, steps, split, precision, device, which rows, and output file."""
     parser = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     parser.add_argument("model", nargs="?", default=model)
     parser.add_argument("--num", type=int, default=num)
@@ -210,28 +210,28 @@ def table_parser(module: str, description: str, model: str, num: int) -> argpars
 
 
 def chosen_rows(names: Iterable[str], only: Sequence[str] | None) -> list[str]:
-    """Those of the names that `--only` asks for (None: all): by a word that they contain, or by a whole name, which means no other."""
+    """The names that `--only` selects (None: all): those that contain one of its words; a whole name selects only itself."""
     names = list(names)
     return [name for name in names if only is None or any(word == name or word not in names and word in name for word in only)]
 
 
 def table_path(parser: argparse.ArgumentParser, a: argparse.Namespace, ending: str) -> Path:
-    """Where the table goes that `table_parser`'s arguments ask for: what is chosen by validation digits is not filed as a result."""
+    """Where `table_parser`'s arguments send the table: numbers of validation digits, to choose by, are not filed as results."""
     if a.out is None and a.split != "test":
         parser.error(f"numbers of {a.split} digits are to choose by, and do not go to assets/results: say where with --out")
     return a.out or RESULTS / f"{a.model}-{ending}.json"
 
 
 def evaluate_model(model: Model, num: int, seed: int = 0, folder: Path | None = None, sample_only: bool = False, **options) -> dict:
-    """All numbers of a model with their circumstances, ready for JSON. options: those of `Model.sample` (steps, guidance_scale, ...). folder: clips are kept there, and taken from
-    there where they were sampled before, as on a machine with a GPU that is lent for minutes; sample_only: measure nothing. ValueError for models that this does not fit."""
+    """All metrics of a model and how they were measured, ready for JSON. options: those of `Model.sample` (steps, guidance_scale, ...). folder: where clips are kept, and read
+    if already sampled, for example on a machine with a GPU lent for minutes; sample_only: measure nothing. ValueError for unsuitable models."""
     if model.kind in OWN_TABLES:
         raise ValueError(f"{model.name} does not make clips from nothing: what is shipped of it is measured by `python -m {OWN_TABLES[model.kind]} {model.name}`.")
     if sample_only and folder is None or folder is not None and model.kind != "video":
         raise ValueError("Clips are kept of models that make videos, and to sample alone needs a folder for them: see --clips.")
     start, r = time.monotonic(), model.recipe
     if model.kind == "video":
-        check_clips(torch.zeros(1, *model.sample_shape))  # clips that nothing here can read are not sampled first
+        check_clips(torch.zeros(1, *model.sample_shape))  # fails before sampling clips that nothing here can read
         rows = evaluate_video(model, num, seed, folder, sample_only, **options)
     else:
         rows = (evaluate_image if r.sample_shape[-1] == MNIST_SIZE else evaluate_frames)(model, num, seed, **options)

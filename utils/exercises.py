@@ -10,13 +10,13 @@ import torch
 def check(name: str, answer: Callable, reference: Callable, *cases: tuple, atol: float = 1e-6) -> Callable:
     """Compare a learner's function with the reference on each tuple of arguments, print the verdict, return the function to go on with.
 
-    An untouched stub (it returns `...`) lets the reference take over. A wrong answer is shown as wrong, with what was expected, and
-    is what the lesson goes on with; so is one that raises.
+    An untouched stub (it returns `...`) is replaced by the reference. A wrong answer is reported with what was expected, and the
+    lesson goes on with it; likewise with one that raises.
     """
     for arguments in cases:
         try:
             got = answer(*arguments)
-        except Exception as error:  # whatever the learner's code raises is the verdict
+        except Exception as error:  # whatever the learner's code raises is reported
             print(f"{name}: not right yet: it raised {type(error).__name__}: {error}")
             return answer
         if got is ...:
@@ -40,6 +40,6 @@ def check(name: str, answer: Callable, reference: Callable, *cases: tuple, atol:
 
 
 def _some(numbers: torch.Tensor, first: int) -> str:
-    """A few of the numbers, from number `first` on."""
+    """A few of the numbers, from index `first` on."""
     few = [round(number, 4) for number in numbers.flatten()[first:first + 3].tolist()]
     return f"{few[0] if numbers.numel() == 1 else few}" + (" ..." if numbers.numel() > first + 3 else "")

@@ -1,9 +1,9 @@
 """Clips made four times as long, measured block by block: the table of lesson 08.
 
     python -m utils.extension vdm-text [--num 128] [--steps 16] [--only control Langevin]      # assets/results/vdm-text-extension.json
-    python -m utils.extension vdm-text --split validation --out runs/extension.json           # to choose by
+    python -m utils.extension vdm-text --split validation --out runs/extension.json           # for tuning
 
-The first 16 frames of real clips of 64 go on by each method, from the same noise. Rows that are in the file already are kept, so the command goes on where it was stopped.
+Each method extends the first 16 frames of real 64-frame clips, from the same noise. Rows already in the file are kept, so the command resumes where it was stopped.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Extensions(ResultRows):
 
     @staticmethod
     def blocks() -> range:
-        """The first frame of each window of GIVEN frames that holds no given one."""
+        """The first frame of each window of GIVEN frames that are all new."""
         return range(GIVEN, FRAMES, GIVEN)
 
     def measure(self, clips: torch.Tensor) -> dict:
-        """The numbers of clips (num, 1, FRAMES, 32, 32) in [0, 1]: the jump of pixels from the last given frame to the first new one ("seam"), and from frame to frame after it ("change"), both as a
-        share of real clips' (clips that have nothing to do with each other jump by about 1.5); how far digits are off one best path through half a window of given and half of new frames ("across"; of each digit, (num, 2) in pixels: "across_by_clip"); and for each window of new frames the kernel distance to real clips' same window, how far digits are off the best path, identity, and how many show the two digits that were given."""
+        """The metrics of clips (num, 1, FRAMES, 32, 32) in [0, 1]: the change in pixels from the last given frame to the first new one ("seam"), and from frame to frame after it ("change"), both as a
+        share of real clips' (about 1.5 between unrelated clips); how far digits are from a single best path through half a window of given and half a window of new frames ("across"; per digit, (num, 2) in pixels: "across_by_clip"); and, for each window of new frames, the kernel distance to the same window of real clips, how far digits are from the best path, identity, and how many clips show the two given digits."""
 
         def step(of: torch.Tensor) -> torch.Tensor:
             return of.diff(dim=2).abs().mean((0, 1, 3, 4))
@@ -62,7 +62,7 @@ class Extensions(ResultRows):
                 "blocks": rounded, "across_by_clip": [[round(off, 3) for off in clip] for clip in across.path.rmse.tolist()]}
 
     def extend(self, name: str, **options) -> None:
-        """The row of one way to go on (keywords of `Model.extend`), unless it is there: its numbers, its seconds, and what was `missed`."""
+        """Measure one way to extend (keywords of `Model.extend`), unless its row exists: metrics, seconds, and what was `missed`."""
         if name in self.rows():
             return
         start, options = time.monotonic(), {"steps": self.more["steps"], "guidance_scale": self.more["guidance_scale"], **options}
@@ -71,7 +71,7 @@ class Extensions(ResultRows):
         self.write(name, {**options, **self.measure(clips), "missed": self.missed(options), "seconds": round(seconds, 1)})
 
     def missed(self, options: dict, num: int = 16) -> float:
-        """How far what the network believes of the given frames is from them, before they are put back: the root mean square, of values in [0, 1], over pixels and steps of the first block of `num` clips."""
+        """How far the network's estimate of the given frames is from them, before they are put back: the root mean square, for values in [0, 1], over pixels and steps of the first block of `num` clips."""
         window = self.real[:num, :, GIVEN - OVERLAP:2 * GIVEN - OVERLAP]
         given, seen = 2 * window[:, :, :OVERLAP] - 1, []
 
@@ -83,7 +83,7 @@ class Extensions(ResultRows):
         return round(float(((torch.cat(batches, dim=1) - given).square().mean() / 4).sqrt()), 4)
 
     def controls(self) -> None:
-        """The rows of real clips, of clips that stop where they were given, and of a model that is told nothing of the given frames."""
+        """The rows of real clips, of clips frozen at the last given frame, and of a model that is told nothing of the given frames."""
         if FLOOR not in self.rows():
             self.write(FLOOR, self.measure(self.real))
         if (name := "control: the last frame repeated") not in self.rows():

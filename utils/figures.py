@@ -1,4 +1,4 @@
-"""The moving figures of README and of the lessons' headers, from shipped weights.
+"""The animated figures of README and the lessons' headers, from shipped weights or from a lesson's outputs.
 
     python -m utils.figures [NAME...]    # all, or those named, such as 06_text_to_video or gallery
 """
@@ -26,7 +26,7 @@ FROM_LESSONS = ("05_who_sees_whom", "07_packs", "08_extension", "09_pseudo_3d", 
 
 
 def film(model: Model, num: int, steps: int, every: int, sampler: str, seed: int, labels: torch.Tensor | None = None) -> torch.Tensor:
-    """`num` images on their way out of noise, (num, 1, frames, H, W) in [0, 1]: the noise, then every k-th step, then a rest on the result."""
+    """`num` images emerging from noise, (num, 1, frames, H, W) in [0, 1]: the noise, every `every`-th step, then a pause on the result."""
     generators = [generator(seed, i, 3) for i in range(num)]
     z = randn_per_sample(model.sample_shape, generators)
     cond = None if labels is None else model.encode(labels=labels)
@@ -69,7 +69,7 @@ def text_to_video_gif() -> None:
 
 
 def real_clips(captions: list[str]) -> torch.Tensor:
-    """The first held-out clip that is as each caption says, (N, 1, 16, 32, 32) in [0, 1]."""
+    """The first held-out clip with each caption, (N, 1, 16, 32, 32) in [0, 1]."""
     found: dict[str, torch.Tensor] = {}
     for index in range(64):
         for kind in ("digits", "motion"):
@@ -82,7 +82,7 @@ def real_clips(captions: list[str]) -> torch.Tensor:
 
 
 def gallery() -> None:
-    """assets/figures/gallery_*.gif: a row of clips for the first four of CAPTIONS: real ones, and those of each video model. Seed 0, none rejected."""
+    """assets/figures/gallery_*.gif: a row of clips, or images, for the first four of CAPTIONS (of the pipeline: two): real ones, and those of each model of Moving MNIST. Seed 0, none rejected."""
     captions = list(CAPTIONS[:4])
     rows = {"real": real_clips(captions)}
     for name in ("vdm-text", "vdm", "mav"):
@@ -95,7 +95,7 @@ def gallery() -> None:
 
 
 def from_lesson(name: str) -> None:
-    """assets/figures/NAME.gif as the lesson of its number wrote it to the folder of outputs; SystemExit when it is not there."""
+    """assets/figures/NAME.gif copied from the outputs folder, where the lesson of that number put it; SystemExit if missing."""
     made = outputs() / f"{name}.gif"
     if not made.exists():
         raise SystemExit(f"error: {made.name} is not in {outputs().name}/. Make it with: python -m utils.notebooks run {name[:2]}")

@@ -1,10 +1,10 @@
-"""Does a model hear a word? What a false caption costs, on real clips: the loss with it, less the loss with the true one, in the same noise.
+"""Does a model hear a word? What a false caption costs, on real clips: the loss with it minus the loss with the true one, in the same noise.
 
     python -m utils.hearing vdm-text [--num 256] [--num-digits 1]           # or runs/vdm-text/vdm-text.pt
-    python -m utils.train vdm-text --hear 200 --out runs/a                  # follows it through a run
-    python -m utils.hearing vdm-text --keep runs/a "from nothing"           # files that under this name in assets/results/vdm-text-hearing.json
+    python -m utils.train vdm-text --hear 200 --out runs/a                  # tracks it during a run
+    python -m utils.hearing vdm-text --keep runs/a "from nothing"           # saves that under this name in assets/results/vdm-text-hearing.json
 
-A word that costs nothing when it is false is not heard, however low the loss. Sampling would show it too, but with chance of its own and at a hundred times the price.
+A word that costs nothing when false is not heard, however low the loss. Sampling would show it too, but with randomness of its own and at a hundred times the cost.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ CHUNK = 16
 
 
 def wrong_digits(text: str) -> str:
-    """The caption with every digit three further on."""
+    """The caption with every digit plus 3, mod 10."""
     said = parse(text)
     return str(Caption(tuple((digit + 3) % 10 for digit in said.digits), said.directions))
 
 
 def opposite_directions(text: str) -> str:
-    """The caption with every direction turned round; as it is where it has none."""
+    """The caption with every direction reversed; unchanged if it has none."""
     said = parse(text)
     return str(Caption(said.digits, said.directions and tuple((k + 4) % len(DIRECTIONS) for k in said.directions)))
 
 
 def exchanged_directions(text: str) -> str:
-    """The caption with each digit's direction given to the next one: nothing new for a model that hears the words, and not whose they are."""
+    """The caption with each digit's direction given to the next: no change for a model that hears the words, but not whose they are."""
     said = parse(text)
     return str(Caption(said.digits, said.directions and said.directions[1:] + said.directions[:1]))
 
@@ -53,7 +53,7 @@ LIES: dict[str, Callable[[str], str]] = {"wrong digits": wrong_digits, "opposite
 
 @torch.no_grad()
 def losses(model: Model, video: torch.Tensor, cond: torch.Tensor, level: float, eps: torch.Tensor) -> torch.Tensor:
-    """(N,) the loss of each clip of video (N, C, T, H, W) in [-1, 1] with a condition each (N, embed_dim) at one log-SNR, in the noise eps, in the shape of video."""
+    """(N,) loss of each clip of video (N, C, T, H, W) in [-1, 1], with its condition in cond (N, embed_dim) at one log-SNR, with noise eps in the shape of video."""
     found = []
     for x, e, c in zip(video.split(CHUNK), eps.split(CHUNK), cond.split(CHUNK)):
         x, e, log_snr = x.to(model.device), e.to(model.device), torch.full((len(x),), level, device=model.device)
@@ -64,7 +64,7 @@ def losses(model: Model, video: torch.Tensor, cond: torch.Tensor, level: float, 
 
 
 def cost_of(lie: Callable[[str], str], model: Model, batch: Batch, level: float, seed: int = 0) -> dict[str, float]:
-    """What false captions add to the loss at one log-SNR, in noise that depends on the seed alone: mean and standard error over the `n` clips of the batch whose captions the lie changes; loss, that with their true ones."""
+    """What false captions add to the loss at one log-SNR, in noise that depends only on the seed: mean and standard error over the `n` clips of the batch whose captions the lie changes; loss: theirs with true captions."""
     false = [lie(text) for text in batch.captions]
     changed = torch.tensor([one != other for one, other in zip(false, batch.captions)])
     eps = torch.randn(batch.video.shape, generator=generator(seed))
@@ -75,21 +75,21 @@ def cost_of(lie: Callable[[str], str], model: Model, batch: Batch, level: float,
 
 
 def hearing(model: Model, num: int, seed: int = 0, num_digits: int = 2) -> dict[str, dict[str, dict]]:
-    """`cost_of` each of LIES (that changes anything) at each of LEVELS, on `num` clips of test digits with directions in their captions."""
+    """`cost_of` each of LIES (if it changes anything) at each of LEVELS, on `num` test clips with directions in their captions."""
     batch = replace(model.recipe, captions="motion").dataset("test", seed, num_digits=num_digits).sample(num)
     return {name: {f"{level:g}": cost_of(lie, model, batch, level, seed) for level in LEVELS}
             for name, lie in LIES.items() if any(lie(text) != text for text in batch.captions)}
 
 
 def heard_so_far(model: Model, num: int = 64) -> dict[str, dict[str, float]]:
-    """In short, to follow a run: `cost_of` false directions at WATCHED, on `num` clips of validation digits with one digit, and with two."""
+    """In short, to monitor a run: `cost_of` false directions at WATCHED, on `num` validation clips with one digit and `num` with two."""
     one, two = (replace(model.recipe, captions="motion").dataset("validation", num_digits=digits).sample(num, index=0) for digits in (1, 2))
     return {"one digit, opposite direction": cost_of(opposite_directions, model, one, WATCHED), "two digits, opposite directions": cost_of(opposite_directions, model, two, WATCHED),
             "two digits, directions exchanged": cost_of(exchanged_directions, model, two, WATCHED)}
 
 
 def keep(folder: Path, name: str, results: Path) -> None:
-    """Put a run's hearing.json under `name` into a file of several; DataError when there is none."""
+    """Add a run's hearing.json under `name` to the file `results`; DataError if the run has none."""
     path = folder / "hearing.json"
     if not path.exists():
         raise DataError(f"There is no hearing.json in {folder}: give the folder of a run that was trained with --hear.")

@@ -2,7 +2,7 @@
 
     python -m utils.interpolation mav-interpolate [--num 64] [--steps 16]      # assets/results/mav-interpolate-frames.json
 
-Real clips of 76 frames at 30 a second; every fifth is given. Rows that are in the file already are kept, so the command goes on where it was stopped.
+Real clips of 76 frames at 30 a second; every fifth frame is given. Rows already in the file are kept, so the command resumes where it was stopped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FLOOR = "real clips (floor)"
 
 
 def repeated(keyframes: torch.Tensor, skip: int = SKIP) -> torch.Tensor:
-    """Each keyframe (N, C, K, H, W) shown until the next: (N, C, skip * (K - 1) + 1, H, W)."""
+    """Each keyframe (N, C, K, H, W) held until the next: (N, C, skip * (K - 1) + 1, H, W)."""
     return keyframes.repeat_interleave(skip, dim=2)[:, :, :skip * (keyframes.shape[2] - 1) + 1]
 
 
@@ -39,7 +39,7 @@ def cross_faded(keyframes: torch.Tensor, skip: int = SKIP) -> torch.Tensor:
 
 
 def guided(model: Model, keyframes: torch.Tensor, fps: float, skip: int = SKIP, **options) -> torch.Tensor:
-    """Keyframes (N, C, K, H, W) filled in by a video model that was never trained to: `Model.inpaint` of each window (reconstruction guidance or replacement; keywords of it)."""
+    """Gaps between keyframes (N, C, K, H, W) filled by a video model never trained for it: `Model.inpaint` per window (reconstruction guidance or replacement; its keywords)."""
     clips, given = windows(keyframes, skip, model.sample_shape[1])
     n, count = clips.shape[:2]
     done = model.inpaint(clips.flatten(0, 1), given[:, None, None], fps=fps, **options)
@@ -47,7 +47,7 @@ def guided(model: Model, keyframes: torch.Tensor, fps: float, skip: int = SKIP, 
 
 
 class Interpolations(ResultRows):
-    """Measures ways to fill in frames between the keyframes of the same `num` real clips, and keeps the rows in one JSON file. before: the network that guidance pulls at."""
+    """Measures ways to fill in frames between the keyframes of the same `num` real clips, and keeps the rows in one JSON file. before: the model that guidance steers."""
 
     def __init__(self, path: Path, model: Model, before: Model, num: int, seed: int, steps: int, split: str) -> None:
         super().__init__(path, model, num, seed, steps=steps, split=split, before=before.provenance)
@@ -66,9 +66,9 @@ class Interpolations(ResultRows):
         return torch.cat([clips[:, :, start:start + 16] for start in range(0, FRAMES - 1, 15)])
 
     def measure(self, clips: torch.Tensor) -> dict:
-        """The numbers of clips (num, 1, FRAMES, 32, 32) in [0, 1]: how far the frames that were not given are from the real ones (missed, root mean square); judder, the spread over frames of
-        how much changes from one to the next, as a share of its mean (smooth motion: small); edges, the mean step from pixel to pixel of the missing frames as a share of real ones' (ghosts: small); whether the keyframes are there; and, over windows of 16 frames, the kernel distance to real windows, how far
-        digits are off the best path in pixels, their speed, identity, and how many windows show both digits."""
+        """The metrics of clips (num, 1, FRAMES, 32, 32) in [0, 1]: missed, how far the frames not given are from the real ones (root mean square); judder, the spread over frames of
+        the change from one to the next, relative to its mean (smooth motion: small); edges, the mean step from pixel to pixel along a row in the frames not given, relative to real ones (ghosts: small); whether the keyframes are kept; and, over windows of 16 frames, the kernel distance to real windows, how far
+        digits are from the best path in pixels, their speed, identity, and how many windows show both digits."""
         between = ~keyframe_mask(FRAMES, SKIP)
         change = clips.diff(dim=2).abs().mean((1, 3, 4))
         reading = read(self._windows(clips))
@@ -79,7 +79,7 @@ class Interpolations(ResultRows):
         return {key: round(value, 4) if isinstance(value, float) else value for key, value in numbers.items()}
 
     def fill(self, name: str, make) -> None:
-        """The row of one way to fill in, a function from keyframes to clips, unless it is there."""
+        """Measure `make`, a function from keyframes to clips, unless its row exists."""
         if name in self.rows():
             return
         start = time.monotonic()

@@ -1,10 +1,10 @@
 """The two small networks that read pictures for the metrics: `DigitClassifier` for MNIST images, `Judge` for clips.
 
-Both are trained on real data alone, never on samples, and frozen; how they do on real held-out data stands beside everything that is
-measured with them.
+Both are trained only on real data, never on samples, then frozen; how they do on real held-out data is reported beside
+everything measured with them.
 
     python -m utils.judge classifier     # trains it and writes assets/checkpoints/classifier.pt
-    python -m utils.judge judge          # likewise; how it does on held-out clips: python -m utils.evaluate real
+    python -m utils.judge judge          # likewise; its results on held-out clips: python -m utils.evaluate real
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from .paths import SIZE, Reading, link
 from .runtime import ASSETS, amp_dtype, autocast, generator, pick_device
 
 CHECKPOINTS = ASSETS / "checkpoints"
-STRIDE = 2  # pixels a cell of the judge's maps
+STRIDE = 2  # pixels per cell of judge maps
 CENTRE = (DIGIT * SIZE / CANVAS - 1) / 2  # from a digit's top-left corner to its middle, in pixels
 BLUR = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
-SPEEDS = (0.1, 0.0, 0.1, 0.05, 0.1, 0.15, 0.1, 0.2)  # of the clips that the judge learns from, batch by batch, as shares of the free range a frame
+SPEEDS = (0.1, 0.0, 0.1, 0.05, 0.1, 0.15, 0.1, 0.2)  # of the judge's training clips, batch by batch, as shares of the free range per frame
 
 
 class DigitClassifier(nn.Module):
@@ -59,7 +59,7 @@ def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> n
 
 
 class _TimeBlock(nn.Module):
-    """Residual: a convolution over three frames, `dilation` apart, then one over the frame. (B, C, T, H, W) to the same."""
+    """Residual: a convolution over three frames, `dilation` apart, then one over space. (B, C, T, H, W) to the same."""
 
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
@@ -89,9 +89,9 @@ class _Map(nn.Module):
 class Judge(nn.Module):
     """(B, 1, T, 32, 32) clips in [0, 1], any T -> what they show, where, and 64 features.
 
-    As a dict: features (B, 64); counts (B, 10, 3), logits of digit d being there 0, 1 or 2 times; speed (B,), pixels a frame; compass (B, 8),
-    how many digits start into each octant; alone and together (B, T, 10, 16, 16), for each frame and digit logits over the cells of a 16 x 16 grid
-    for where its middle is: `alone` from that frame only, `together` with its neighbours in time. Normalisation never runs over frames.
+    As a dict: features (B, 64); counts (B, 10, 3), logits for digit d occurring 0, 1 or 2 times; speed (B,), pixels per frame; compass (B, 8),
+    how many digits set off in each octant; alone and together (B, T, 10, 16, 16), per frame and digit, logits over the cells of a 16 x 16 grid
+    for its centre: `alone` from that frame only, `together` also from its neighbours in time. Normalisation never runs over frames.
     """
 
     def __init__(self) -> None:
@@ -117,8 +117,8 @@ class Judge(nn.Module):
                 **{name: rearrange(m, "(b t) d h w -> b t d h w", t=t) for name, m in maps.items()}}
 
     def loss(self, batch: Batch, device: torch.device, g: torch.Generator) -> torch.Tensor:
-        """Of a batch of `data.MovingMNIST` with two digits. The clips are blurred, dimmed and made noisy, each to a random degree, so that the judge does not
-        depend on strokes that are perfectly sharp or a background that is exactly black: generated clips have neither."""
+        """The loss of a two-digit batch of `data.MovingMNIST`. Clips are blurred, dimmed and made noisy, each to a random degree, so that the judge does not
+        depend on perfectly sharp strokes or an exactly black background: generated clips have neither."""
         clips = (batch.video + 1) / 2
         degree = torch.rand(3, len(clips), 1, 1, 1, 1, generator=g)
         clips = torch.lerp(clips, F.conv3d(clips, BLUR[None, None, None], padding=(0, 1, 1)).float(), degree[0])
@@ -133,9 +133,9 @@ class Judge(nn.Module):
 
 
 def _map_loss(maps: torch.Tensor, labels: torch.Tensor, cells: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy over places of the maps (B, T, 10, 16, 16) of the digits labels (B, 2) whose middles are at cells (B, 2, T, 2), and over digits at these places.
+    """Cross-entropy of maps (B, T, 10, 16, 16): over places, for digits labels (B, 2) with centres at cells (B, 2, T, 2), and over digits at these places.
 
-    A middle between cells is shared among the four around it, so that the mean over the map is at the middle.
+    A centre between cells is shared among the four around it, so that the mean over the map is the centre.
     """
     b, k, t, _ = cells.shape
     own = maps.gather(2, repeat(labels, "b k -> b t k h w", t=t, h=16, w=16))  # (B, T, 2, 16, 16)
@@ -171,7 +171,7 @@ def load_network(name: str) -> DigitClassifier | Judge:
 
 @torch.no_grad()
 def read(clips: torch.Tensor, batch_size: int = 64) -> Reading:
-    """What clips (N, 1, T, 32, 32) in [0, 1] of two digits show, T at least 2, and the judge's features of them; digits in ascending order. See `Reading`."""
+    """What two-digit clips (N, 1, T, 32, 32) in [0, 1] show, T at least 2, with the judge's features; digits in ascending order. See `Reading`."""
     parts = []
     for chunk in clips.cpu().split(batch_size):
         out = load_network("judge")(chunk.float())
@@ -191,19 +191,19 @@ def _two_digits(log_counts: torch.Tensor) -> torch.Tensor:
 
 
 def _tracks(together: torch.Tensor, alone: torch.Tensor, digits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tracks (N, 2, T, 2) in pixels of digits (N, 2), and what each looks like frame by frame (N, 2, T), from the maps (N, T, 10, 16, 16)."""
+    """From maps (N, T, 10, 16, 16): tracks (N, 2, T, 2), in pixels, of digits (N, 2), and what each looks like in each frame (N, 2, T)."""
     n, t = together.shape[:2]
     own = together.gather(2, repeat(digits, "n k -> n t k h w", t=t, h=16, w=16)).flatten(3)  # (N, T, 2, 256)
     grid = torch.stack(torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij"), dim=-1).flatten(0, 1)  # (256, 2)
 
-    def middle(logits: torch.Tensor) -> torch.Tensor:  # the peak, to a part of a cell: the mean over the 5 x 5 cells around it
+    def middle(logits: torch.Tensor) -> torch.Tensor:  # the sub-cell peak: the mean over the 5 x 5 cells around the maximum
         peak = grid[logits.argmax(-1)]
         near = (grid - peak[..., None, :]).abs().amax(-1) <= 2
         return logits.masked_fill(~near, -torch.inf).softmax(-1) @ grid
 
     cells = middle(own)  # (N, T, 2, 2)
     twice = digits[:, 0] == digits[:, 1]
-    if twice.any():  # two of a kind share a map: the second one is the next peak, and which is which has to be found out
+    if twice.any():  # two equal digits share a map: the second is the next peak, and they have to be told apart
         first = cells[twice, :, 0]
         taken = (grid - first[:, :, None]).norm(dim=-1) < 1.5
         both = torch.stack([first, middle(own[twice, :, 0].masked_fill(taken, -20.0))], dim=2)
@@ -242,7 +242,7 @@ def train(network: DigitClassifier | Judge, steps: int, device: str | None = Non
 
 
 def main() -> None:
-    """Train one of the two networks and write it."""
+    """Train one of the two networks and save it."""
     parser = argparse.ArgumentParser(prog="python -m utils.judge", description="Train the networks that the metrics are made with.")
     parser.add_argument("network", choices=tuple(NETWORKS))
     parser.add_argument("--steps", type=int, default=3000)

@@ -11,10 +11,10 @@ def keyframe_mask(num_frames: int, skip: int) -> torch.Tensor:
 
 
 def sample_masks(num: int, num_frames: int, g: torch.Generator) -> torch.Tensor:
-    """What is given of `num` training clips, as (num, 1, num_frames, 1, 1) float, 1 = given: of six clips on average three have keyframes (every fifth frame, or every third),
-    one its first frames (up to half), one the first frame alone, and one nothing."""
+    """Which frames of `num` training clips are given, (num, 1, num_frames, 1, 1) float, 1 = given: of six clips, on average, three get keyframes (every fifth or third frame),
+    one its first frames (up to half), one only its first frame, one nothing."""
     kind = torch.randint(6, (num,), generator=g)
-    skip = 3 + 2 * (torch.rand(num, generator=g) < 0.75).long()  # 5, or in one of four clips 3
+    skip = 3 + 2 * (torch.rand(num, generator=g) < 0.75).long()  # 5, or 3 in one of four clips
     first = torch.randint(1, num_frames // 2 + 1, (num,), generator=g)
     frame = torch.arange(num_frames)[None]
     given = torch.where(kind[:, None] < 3, frame % skip[:, None] == 0, frame < torch.where(kind == 3, first, (kind == 4).long())[:, None])
@@ -22,7 +22,7 @@ def sample_masks(num: int, num_frames: int, g: torch.Generator) -> torch.Tensor:
 
 
 def windows(keyframes: torch.Tensor, skip: int, num_frames: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keyframes (N, C, K, H, W) as windows of num_frames frames with shared ends, (N, W, C, num_frames, H, W), zero where nothing is given, and the mask (num_frames,) of what is.
+    """Keyframes (N, C, K, H, W) as windows of num_frames frames with shared ends, (N, W, C, num_frames, H, W), zero where not given, and the mask (num_frames,) of given frames.
 
     A window holds (num_frames - 1) / skip gaps, so 16 keyframes at skip 5 make five windows of 16 frames, 76 frames in all. ValueError for numbers that do not fit.
     """

@@ -1,10 +1,10 @@
 """The pieces of the U-Nets: embeddings, convolutions, residual block, attention over space and over time, resampling.
 
 Features travel as (B*T, C, H, W): a 1x3x3 convolution over a clip *is* a 3x3 convolution over its frames, and the 2D kernel
-is the fast one. Normalisation is per frame, so frames meet nowhere but in `TemporalAttention` and `TemporalConvolution`.
-Every block ends in a zero-initialised layer on a residual branch: at the start the network passes its input through.
+is the fast one. Normalisation is per frame, so frames meet only in `TemporalAttention` and `TemporalConvolution`.
+Residual blocks and attention end in a zero-initialised layer: at the start they add nothing to their input, or to its 1x1 projection.
 
-Layers over time take num_frames, the frames of a clip in the batch, and num_images, how many of them, the last, are independent images.
+Layers over time take num_frames, the frames per clip in the batch, and num_images, how many of them, the last, are independent images.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class ScalarEmbedding(nn.Module):
 
 class TemporalConvolution(nn.Conv1d):
     """A convolution over three frames at each place, which starts as the identity: the second half of a pseudo-3D convolution
-    (*Make-A-Video*, section 3.2). Beyond the ends of a clip are zeros."""
+    (*Make-A-Video*, section 3.2). Clips are zero-padded at both ends."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, padding=1)
@@ -63,7 +63,7 @@ class TemporalConvolution(nn.Conv1d):
 
 
 def over_clips(layer: Callable[[torch.Tensor, int], torch.Tensor], x: torch.Tensor, num_frames: int, num_images: int = 0) -> torch.Tensor:
-    """Apply a layer over time to the frames of clips, while images pass by it; a clip of one frame is an image.
+    """Apply a layer over time to the frames of clips; images bypass it. A clip of one frame is an image.
 
     x (B*T, C, H, W) with T = num_frames, of which the last num_images are images -> same shape.
     """
@@ -78,7 +78,7 @@ def over_clips(layer: Callable[[torch.Tensor, int], torch.Tensor], x: torch.Tens
 
 
 class Convolution(nn.Conv2d):
-    """A 3x3 convolution of frames; pseudo_3d: followed by a `TemporalConvolution`. Without it, or for images, it is `nn.Conv2d`."""
+    """A 3x3 convolution of frames; if pseudo_3d, a `TemporalConvolution` follows. Otherwise, or for images, just `nn.Conv2d`."""
 
     def __init__(self, in_channels: int, out_channels: int, pseudo_3d: bool = False, stride: int = 1) -> None:
         super().__init__(in_channels, out_channels, 3, stride=stride, padding=1)
@@ -91,7 +91,7 @@ class Convolution(nn.Conv2d):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions a frame; the embedding is *added* between them (*Video Diffusion Models*, section 3)."""
+    """Two 3x3 convolutions per frame, the embedding *added* between them (*Video Diffusion Models*, section 3)."""
 
     def __init__(self, in_channels: int, out_channels: int, embed_dim: int, pseudo_3d: bool = False) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 
 class SpatialAttention(nn.Module):
-    """Self-attention among the positions of one frame; frames are batch."""
+    """Self-attention among a frame's positions; frames are the batch."""
 
     def __init__(self, channels: int, head_dim: int) -> None:
         super().__init__()
@@ -133,11 +133,11 @@ class SpatialAttention(nn.Module):
 
 
 class TemporalAttention(nn.Module):
-    """Self-attention among the frames at one position; space is batch (*Video Diffusion Models*, section 3).
+    """Self-attention among frames at one position; space is the batch (*Video Diffusion Models*, section 3).
 
     Relative positions after Shaw et al. 2018: logit_ij = q_i . (k_j + a^K_{j-i}) / sqrt(d), values v_j + a^V_{j-i}, with j - i
-    clipped to +-max_distance. Further apart, frames can no longer tell how far: clips longer than max_distance + 1 run,
-    but know distances only up to the clip. The value term rules out fused attention; at T <= 96 matmul is fine.
+    clipped to +-max_distance. Larger distances all look the same: clips longer than max_distance + 1 work, but without
+    telling those apart. The value term rules out fused attention; at T <= 96 matmul is fine.
     """
 
     def __init__(self, channels: int, head_dim: int, max_distance: int) -> None:
@@ -161,7 +161,7 @@ class TemporalAttention(nn.Module):
         return x + rearrange(tokens, "(b h w) t c -> (b t) c h w", b=x.shape[0] // num_frames, h=height)
 
     def weights(self, q: torch.Tensor, k: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
-        """Attention weights (n, heads, T, T) of q, k (n, heads, T, d): row i says how much frame i takes of each frame j."""
+        """Attention weights (n, heads, T, T) of q, k (n, heads, T, d): row i says how much frame i takes from frame j."""
         distance = self._distance(q.shape[2], q.device)
         logits = q @ k.mT + torch.einsum("n h i d, i j d -> n h i j", q, F.embedding(distance, self.relative_key).to(q.dtype))
         logits = logits * q.shape[-1] ** -0.5
@@ -175,15 +175,15 @@ class TemporalAttention(nn.Module):
 
 
 def packing_mask(num_frames: int, num_images: int, device: torch.device | None = None) -> torch.Tensor:
-    """(T, T) bool mask for a clip packed with independent images, T = num_frames + num_images: block-diagonal, the clip's
-    frames see each other, every image frame sees itself alone (*Video Diffusion Models*, sections 3 and 4.3.1)."""
+    """(T, T) bool mask for a clip packed with independent images, T = num_frames + num_images. Block-diagonal: the clip's
+    frames see each other, each image sees only itself (*Video Diffusion Models*, sections 3 and 4.3.1)."""
     mask = torch.eye(num_frames + num_images, dtype=torch.bool, device=device)
     mask[:num_frames, :num_frames] = True
     return mask
 
 
 class Upsample(nn.Module):
-    """Double height and width: nearest neighbour, then a 3x3 convolution; the number of frames stays."""
+    """Double height and width: nearest neighbour, then a 3x3 convolution; frame count unchanged."""
 
     def __init__(self, channels: int, out_channels: int, pseudo_3d: bool = False) -> None:
         super().__init__()

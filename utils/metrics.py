@@ -1,8 +1,8 @@
-"""The numbers that every table is made of: distances between sets of features, what readers find in clips against what captions ask, and how
+"""The metrics behind every table: distances between sets of features, what readers find in clips against what captions ask for, and how
 the digits move.
 
-`evaluate` gives all of them for a set of clips, beside the same numbers of real held-out clips (the floor) and of clips that were
-spoiled on purpose (controls: see `controls`). How well the numbers themselves work is lesson 04.
+`evaluate` gives all of them for a set of clips, beside the same metrics for real held-out clips (the floor) and for clips
+spoiled on purpose (controls: see `controls`). Lesson 04 shows how well the metrics themselves work.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def classify(images: torch.Tensor) -> torch.Tensor:
 
 
 def named(images: torch.Tensor, labels: torch.Tensor) -> dict[str, float | int]:
-    """How many images (N, 1, 1, 28, 28) in [0, 1] the classifier reads as their labels (N,): "digits" with n and a 95% interval (Wilson)."""
+    """Share of images (N, 1, 1, 28, 28) in [0, 1] the classifier reads as their labels (N,): "digits" with n and a 95% interval (Wilson)."""
     return _share("digits", (classify(images).argmax(1) == labels.cpu()).tolist())
 
 
@@ -50,9 +50,9 @@ def kernel_distance(x: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def kernel_distance_gap(x: torch.Tensor, other: torch.Tensor, reference: torch.Tensor, resamples: int = 1000, seed: int = 0) -> dict[str, float]:
-    """How much further from `reference` (M, D) the features x (N, D) are than those of `other` (N, D): the difference of the two kernel
+    """How much further from `reference` (M, D) the features x (N, D) are than `other` (N, D): the difference of the two kernel
     distances as "gap" with a 95% bootstrap interval "gap_low" to "gap_high". Row i of x and of other come from the same seed and are
-    drawn together, and so are the references, which takes most of the spread out of the difference. The interval is too wide, not too narrow,
+    resampled together, with the same references; this removes most of the spread of the difference. The interval is too wide, not too narrow,
     where both sets are as near to the reference as real data would be.
     """
     if x.shape != other.shape:
@@ -76,7 +76,7 @@ def _check_features(x: torch.Tensor, y: torch.Tensor) -> None:
 
 
 def _kernel_distances(x: torch.Tensor, y: torch.Tensor, x_times: torch.Tensor, y_times: torch.Tensor) -> torch.Tensor:
-    """(R,) float64: unbiased kernel distances of x (N, D) and y (M, D), row i of x taken x_times[r, i] times, of y y_times[r, j] times.
+    """(R,) float64: unbiased kernel distances of x (N, D) and y (M, D), row i of x taken x_times[r, i] times, row j of y y_times[r, j].
     No row is ever paired with itself."""
     x, y, x_times, y_times = x.double(), y.double(), x_times.double(), y_times.double()
 
@@ -92,8 +92,8 @@ def _kernel_distances(x: torch.Tensor, y: torch.Tensor, x_times: torch.Tensor, y
 
 
 def kernel_distance_interval(x: torch.Tensor, reference: torch.Tensor, resamples: int = 200, seed: int = 0) -> dict[str, float]:
-    """`kernel_distance` of x (N, D) and reference (M, D) with a 95% bootstrap interval over the rows of both: as `kernel_distance_gap`'s, too wide
-    rather than too narrow where x is as near as real data would be."""
+    """`kernel_distance` of x (N, D) and reference (M, D) with a 95% bootstrap interval over the rows of both; like `kernel_distance_gap`'s, too
+    wide rather than too narrow if x is as near as real data would be."""
     g = generator(seed)
     gaps = _kernel_distances(x, reference, _times_drawn(len(x), resamples, g), _times_drawn(len(reference), resamples, g))
     low, high = gaps.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
@@ -104,7 +104,7 @@ def frechet_distance(x: torch.Tensor, y: torch.Tensor) -> float:
     """Squared Frechet distance between Gaussians fitted to two sets of features, (N, D) and (M, D): |m_x - m_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2)).
 
     Not 0 for two draws of one distribution: the floor falls as about tr(S)(D + 4) / (2N), so give both sets, and the floor, the same N of at least a few times D.
-    Heusel et al. 2017 (arXiv 1706.08500), equation 6, in features that are not theirs: never comparable with published FVD or FID.
+    Heusel et al. 2017 (arXiv 1706.08500), equation 6, in features other than theirs: never comparable with published FVD or FID.
     """
     _check_features(x, y)
     x, y = x.double(), y.double()
@@ -129,8 +129,8 @@ def precision_recall(x: torch.Tensor, reference: torch.Tensor, neighbours: int =
 
 
 def variety(features: torch.Tensor, labels: torch.Tensor) -> float:
-    """Mean variance of features (N, D) within the classes that labels (N,) name, summed over D: how much samples of one class differ; a class with one sample does not count.
-    Means something beside the same number of real samples with the same labels. ValueError where no class has two."""
+    """Mean variance of features (N, D) within the classes that labels (N,) name, summed over D: how much samples of one class differ; classes with one sample do not count.
+    Meaningful beside the same number of real samples with the same labels. ValueError if no class has two."""
     parts = [part for label in labels.unique() if len(part := features[labels == label].double()) > 1]
     if not parts:
         raise ValueError("variety needs at least two samples of a class.")
@@ -138,7 +138,7 @@ def variety(features: torch.Tensor, labels: torch.Tensor) -> float:
 
 
 def check_clips(clips: torch.Tensor) -> torch.Tensor:
-    """Clips (N, 1, T, S, S) in [0, 1], S a multiple of 32, as the readers take them: (N, 1, T, 32, 32) float32 on the CPU, averaged down. ValueError for
+    """Clips (N, 1, T, S, S) in [0, 1], S a multiple of 32, as the readers need them: (N, 1, T, 32, 32) float32 on the CPU, averaged down. ValueError for
     another shape or range."""
     size = clips.shape[-1] if clips.dim() == 5 else 0
     if clips.dim() != 5 or clips.shape[1] != 1 or clips.shape[-2] != size or size % SIZE or clips.shape[2] < 3 or not len(clips):
@@ -158,13 +158,13 @@ def read(clips: torch.Tensor) -> Reading:
 
 
 def obeyed(reading: Reading, captions: Sequence[str]) -> dict[str, float | int]:
-    """How well clips of two digits do what their captions say, by a reading of them.
+    """How well clips of two digits do what their captions say, according to a reading.
 
-    digits: share of clips whose two digits are the caption's; twice: of captions with two different digits, the share whose clips show one of them two times instead. From captions with motion also: pairs, the share of a caption's (digit, direction)
-    pairs that are there, that is: the digit is read, and sets off within 45 degrees of the direction (chance, once digits are right: 1/4); directions,
-    the same among digits that are read as asked, and directions_chance, the mean of it when the captions' directions are dealt out anew at random; octants: the share of these within 22.5 degrees, the right one of eight directions (chance 1/8); angle_error: their median angle in
-    degrees from the direction (11 where all is well, as a direction stands for an eighth of the circle). A digit that stands still is 180 degrees off.
-    Shares come with n and a 95% interval (Wilson). ValueError for captions that are too few, or not of two digits.
+    digits: share of clips whose two digits are the caption's; twice: of captions with two different digits, the share whose clips show one of them twice instead. For captions with motion also: pairs, the share of a caption's (digit, direction)
+    pairs that are found, that is: the digit is read and sets off within 45 degrees of the direction (chance, once digits are right: 1/4); directions,
+    the same among digits that are read as asked; directions_chance, its mean when the captions' directions are shuffled at random; octants: the share of these digits within 22.5 degrees, the right one of eight directions (chance 1/8); angle_error: their median angle in
+    degrees from the direction (11 if all is well, as a direction stands for an eighth of the circle). A digit that stands still is 180 degrees off.
+    Shares come with n and a 95% interval (Wilson). ValueError unless there is one caption of two digits for each clip.
     """
     if len(reading.digits) != len(captions):
         raise ValueError(f"{len(reading.digits)} clips but {len(captions)} captions.")
@@ -188,7 +188,7 @@ def obeyed(reading: Reading, captions: Sequence[str]) -> dict[str, float | int]:
 
 
 def _directions_chance(asked: Sequence[Caption], reading: Reading, deals: int = 20) -> float:
-    """The share of directions within 45 degrees for captions whose directions were shuffled: what a model gets that ignores them. More than a quarter, as two equal digits are told apart by
+    """The share of directions within 45 degrees for captions whose directions were shuffled: what a model that ignores them gets. More than a quarter, as two equal digits are matched in
     whichever order fits better."""
     directed, g = [(a, k) for k, a in enumerate(asked) if a.directions], generator(0)
     drawn = torch.tensor([direction for a, _ in directed for direction in a.directions])
@@ -203,8 +203,8 @@ def _directions_chance(asked: Sequence[Caption], reading: Reading, deals: int = 
 
 
 def direction_confusion(reading: Reading, captions: Sequence[str]) -> torch.Tensor:
-    """(8, 9) int64: how many digits that are read as asked were asked to set off in direction i (row, index into DIRECTIONS) and do in direction j (column; the
-    last: they stand still). Captions of two digits with motion; others do not count."""
+    """(8, 9) int64: of the digits read as asked, how many should set off in direction i (row, index into DIRECTIONS) and do in direction j (column; the
+    last: stand still). Only captions of two digits with motion count."""
     counts = torch.zeros(8, 9, dtype=torch.long)
     for text, digits, angles in zip(captions, reading.digits.tolist(), reading.angles.tolist(), strict=True):
         asked = parse(text)
@@ -222,7 +222,7 @@ def _errors(digits: Sequence[int], angles: Sequence[float], other_digits: Sequen
 
 
 def _partners(digits: Sequence[int], angles: Sequence[float], other_digits: Sequence[int], other_angles: Sequence[float]) -> tuple[int | None, ...]:
-    """For each of two digits, which of two others it is: one with the same digit, and with the angle nearest where both orders would do; None where there is none."""
+    """For each of two digits, which of two others matches it: the same digit, and the nearest angles if both orders are possible; None where none does."""
 
     def apart(partners: tuple[int | None, ...]) -> float:
         return sum(360 if k is None else _degrees_apart(angle, other_angles[k]) for angle, k in zip(angles, partners))
@@ -240,8 +240,8 @@ def _degrees_apart(angle: float, other: float) -> float:
 
 def motion(reading: Reading) -> dict[str, float]:
     """How digits move: rmse, the median over digits of the distance from the best bouncing path, in pixels of a 32-pixel frame (not 0 for real digits: places
-    are cut off to whole pixels, and a wall stops a digit for the rest of a frame); speed, the mean of the path's, in pixels a frame; outside: the share of
-    frames in which a digit stands more than a pixel beyond a wall; identity: the share of frames that look like the digit which the track's frames look like most often."""
+    are truncated to whole pixels, and a wall stops a digit for the rest of a frame); speed, the paths' mean speed, in pixels per frame; outside: the share of
+    frames in which a digit is more than a pixel beyond a wall; identity: the share of frames that look like the digit that their track looks like most often."""
     beyond = torch.maximum(-reading.tracks, reading.tracks - FREE * SIZE).amax(-1) > 1
     most = reading.frame_digits.mode(-1, keepdim=True).values
     return {"rmse": float(reading.path.rmse.median()), "speed": float(reading.path.velocity.norm(dim=-1).mean()),
@@ -255,8 +255,8 @@ def entropy(digits: torch.Tensor) -> float:
 
 
 def agreement(one: Reading, other: Reading) -> dict[str, float]:
-    """How far two readings of the same clips agree: same_digits, the share of clips in which both find the same two digits; same_directions, of the digits that
-    both find, the share whose directions are within 45 degrees of each other, of same_directions_n."""
+    """How far two readings of the same clips agree: same_digits, the share of clips in which both find the same two digits; same_directions, of the
+    same_directions_n digits that both find, the share whose directions are within 45 degrees of each other."""
     same = (one.digits.sort(1).values == other.digits.sort(1).values).all(1)
     errors = [error for row in zip(one.digits.tolist(), one.angles.tolist(), other.digits.tolist(), other.angles.tolist()) for error in _errors(*row) if error is not None]
     return {"same_digits": float(same.float().mean()), **({"same_directions": sum(error <= 45 for error in errors) / len(errors)} if errors else {}),
@@ -265,20 +265,20 @@ def agreement(one: Reading, other: Reading) -> dict[str, float]:
 
 def memorised(pictures: torch.Tensor, held_out: torch.Tensor) -> float:
     """How often a digit's picture (..., 28, 28) is nearer to its nearest training digit than a held-out one is to its own: the area under the ROC curve. About 0.5 is
-    as it should be, 1 means copies of the training digits, 0 means that they are unlike any digit."""
+    right, 1 means copies of the training digits, 0 means pictures unlike any digit."""
     mine, real = nearest_training_digit(pictures), nearest_training_digit(held_out)
     return float((mine[:, None] < real).float().mean() + 0.5 * (mine[:, None] == real).float().mean())
 
 
 def evaluate(videos: torch.Tensor, captions: Sequence[str] | None = None, reference: torch.Tensor | None = None, seed: int = 0, controls: bool = True,
              tracked: int = 128, progress: bool = False) -> dict[str, dict[str, float | int | list]]:
-    """Every number of clips of two digits, as rows by name: "clips", "real held-out clips (floor)", and, unless controls is False, those of `spoiled`.
+    """All metrics of clips of two digits, as named rows: "clips", "real held-out clips (floor)", and, unless controls is False, those of `spoiled`.
 
     videos (N, 1, T, S, S) in [0, 1], S a multiple of 32 (averaged down to 32), N at least 8. captions: what was asked for, N strings of two digits each. reference: real
-    clips to be near to, (M, 1, T, S, S) in [0, 1], M at least 6; by default N clips of test digits of Moving MNIST. The floor, and what the controls are made of, are N other ones, with captions of the same kind.
+    clips to compare with, (M, 1, T, S, S) in [0, 1], M at least 6; by default N Moving MNIST clips of test digits. The floor and the source of the controls are N others, with captions of the same kind.
 
-    A row holds: kernel_distance to the reference (with _low and _high), frechet_distance, precision, recall (all in the judge's features); digits, pairs, directions, octants, angle_error (`obeyed`); rmse,
-    speed, outside, identity (`motion`); entropy of the digits; confusion, for captions with motion (`direction_confusion`, nested lists); and, named tracker_..., what the tracker finds in the first `tracked` clips of the row (at about 15 a second and core): the same, its `agreement` with the
+    A row holds: kernel_distance to the reference (with _low and _high), frechet_distance, precision, recall (all in the judge's features); digits and what else `obeyed` finds; rmse,
+    speed, outside, identity (`motion`); entropy of the digits; confusion, for captions with motion (`direction_confusion`, nested lists); and, named tracker_..., what the tracker finds in the first `tracked` clips of the row (about 15 a second per core): `obeyed`, `motion`, its `agreement` with the
     judge, and `memorised`. Deterministic in its arguments.
     """
     clips = check_clips(videos)
@@ -299,7 +299,7 @@ def evaluate(videos: torch.Tensor, captions: Sequence[str] | None = None, refere
     for name, (shown, asked) in (bar := tqdm(rows.items(), disable=not progress, desc="reading", leave=False, file=progress_file())):
         bar.set_postfix_str(name)
         reading, second = judge.read(shown), track(shown[:tracked])
-        pictures = second.pictures if pictures is None else pictures  # the floor's, as the first row
+        pictures = second.pictures if pictures is None else pictures  # the floor's, the first row
         x = reading.features
         numbers[name] = {**kernel_distance_interval(x, target), "frechet_distance": frechet_distance(x, target), **precision_recall(x, target),
                          **({} if asked is None else obeyed(reading, asked)), **motion(reading), "entropy": entropy(reading.digits), "n": num}

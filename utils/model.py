@@ -1,6 +1,6 @@
-"""A trained model as its user holds it: `load_pretrained("vdm-text").sample(["3 and 7"])`, and what it can do with clips that are there already.
+"""A trained model as its user sees it: `load_pretrained("vdm-text").sample(["3 and 7"])`, and what it can do with existing clips.
 
-Everything that goes in or comes out is in [0, 1]; only `net` and `predict_x` speak [-1, 1].
+All inputs and outputs are in [0, 1]; only `net` and `predict_x` use [-1, 1].
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from .runtime import amp_dtype, autocast, generator, pick_device, progress_file,
 from .samplers import Denoiser, Known, SampleState, guided_denoiser, reconstruction_denoiser, sample_loop
 from .unet import UNet
 
-CPU_CHUNK = {"image": 64, "upsample": 16}  # samples (of upsample: frames) that go through the network at once, else 8; more is slower on a CPU
+CPU_CHUNK = {"image": 64, "upsample": 16}  # samples (for upsample: frames) in one network call, else 8; more is slower on a CPU
 GPU_CHUNK = {"upsample": 512}  # else 64
 METHODS = ("reconstruction", "replacement", "trained")
-MAX_AUGMENTATION = 0.5  # of the clips that are made sharper, in training
+MAX_AUGMENTATION = 0.5  # of the clips to be made sharper, in training
 AUGMENTATION = 0.1  # the same in sampling, by default
 WEIGHT = 5.0  # of reconstruction guidance, by default
-DOWNSAMPLED_WEIGHT = 10.0  # the same for pixels that are known averaged down
+DOWNSAMPLED_WEIGHT = 10.0  # the same where only averaged pixels are known
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Model:
 
     @property
     def trained_steps(self) -> int:
-        """Steps of training in the weights: of their own run and of the runs of the same recipe that it went on from; 0 when nothing is known."""
+        """Training steps behind the weights: of their own run and of the runs of the same recipe that it continued; 0 when nothing is known."""
         run, steps = self.provenance, 0
         while run is not None and run.get("recipe") == self.name:
             steps, run = steps + run["steps"], run.get("initial")
@@ -98,7 +98,7 @@ class Model:
         return self.net.encode(tokenize(captions).to(self.device))
 
     def predict_x(self, z: torch.Tensor, log_snr: torch.Tensor, cond: torch.Tensor | None = None, **inputs) -> torch.Tensor:
-        """The network's estimate of the data, unclipped: z (B, C, T, H, W), log_snr (B,) -> the shape of z. inputs: further ones of the network (`UNet.forward`)."""
+        """The network's estimate of the data, unclipped: z (B, C, T, H, W), log_snr (B,) -> the shape of z. inputs: further network inputs (`UNet.forward`)."""
         return to_x(self.net(z, log_snr, cond, **inputs), z, log_snr, self.prediction)
 
     @torch.no_grad()
@@ -106,11 +106,11 @@ class Model:
                num_frames: int | None = None, seed: int = 0, progress: bool | tqdm = False, **sampling) -> torch.Tensor:
         """Generate (N, C, T, H, W) float32 in [0, 1] on the CPU.
 
-        captions (N strings, or one for all `num`) or labels (N, digits) say what; without them the null condition is sampled.
-        num_frames: another length than the training clips'. The noise of sample i depends on (seed, i) alone: the same on every device and for every
-        `num`. Further keywords: steps, sampler ("ddim", "ancestral", "dpm++") and guidance_scale (g: 1 = as trained, more = closer to the
-        caption, less varied) and fps (frames a second, of models that take them), by default the recipe's; eta, gamma, langevin (see `sample_loop`); guidance_rescale, guidance_interval (see `guided_denoiser`); watch, a
-        function that is called with the SampleState of every step.
+        captions (N strings, or one for all `num`) or labels (N, digits) say what to show; without them the null condition is sampled.
+        num_frames: a length other than the training clips'. The noise of sample i depends only on (seed, i): the same on every device and for every
+        `num`. Further keywords: steps, sampler ("ddim", "ancestral", "dpm++"), guidance_scale (g: 1 = as trained, more = closer to the
+        caption, less varied) and fps (frames a second, for models that take it), by default the recipe's; eta, gamma, langevin (see `sample_loop`); guidance_rescale, guidance_interval (see `guided_denoiser`); watch, a
+        function called with the SampleState of every step.
         """
         if self.kind == "upsample":
             raise ValueError(f"{self.name} makes clips sharper: call upsample(video).")
@@ -130,10 +130,10 @@ class Model:
 
     @torch.no_grad()
     def vary(self, video: torch.Tensor, log_snr: float, captions: Sequence[str] | str | None = None, *, seed: int = 0, progress: bool | tqdm = False, **sampling) -> torch.Tensor:
-        """Other clips, or images, that may lie under the same noise: `video` (N, C, T, H, W) in [0, 1] is noised to `log_snr` and sampled from there (SDEdit, arXiv 2108.01073). The shape of video.
+        """Other clips, or images, that the same noisy data may hide: `video` (N, C, T, H, W) in [0, 1] is noised to `log_snr` and sampled from there (SDEdit, arXiv 2108.01073). Same shape as video.
 
-        The lower log_snr, the less is kept: at -20 nothing is. What a model gets wrong of real clips that it is given at one noise level, and right at a higher log-SNR, is decided between the two. steps: of the whole
-        schedule, of which the part that is left is walked. captions (N, or one for all) and further keywords: see `sample`. ValueError for clips and levels that do not fit.
+        The lower log_snr, the less is kept: at -20, nothing. What a model gets wrong when given real clips at one noise level, and right at a higher log-SNR, is decided between the two. steps: of the whole
+        schedule, of which only the remaining part is run. captions (N, or one for all) and further keywords: see `sample`. ValueError for clips and levels that do not fit.
         """
         low, high = (float(self.recipe.schedule.log_snr(t)) for t in (1.0, 0.0))
         if not low <= log_snr < high:
@@ -147,12 +147,12 @@ class Model:
     @torch.no_grad()
     def inpaint(self, video: torch.Tensor, mask: torch.Tensor, captions: Sequence[str] | str | None = None, *, method: str | None = None,
                 weight: float = WEIGHT, seed: int = 0, progress: bool | tqdm = False, **sampling) -> torch.Tensor:
-        """Sample what is missing of clips: the frames or pixels where mask is 0. (N, C, T, H, W) in [0, 1] -> the same, unchanged where mask is 1.
+        """Sample what is missing in clips: the frames or pixels where mask is 0. (N, C, T, H, W) in [0, 1] -> the same, unchanged where mask is 1.
 
         mask: bool, or 0 and 1, in a shape that broadcasts to (N, 1, T, H, W): 1 = given. captions: N, or one for all. method: "reconstruction", guidance by the gradient of
-        the error at what is given, with this weight (w_r; `reconstruction_denoiser`), or "replacement", which is weight 0: what is given is only put in, freshly noised, at every step
-        (*Video Diffusion Models*, section 3.1); a model of kind "interpolate" is told what is given, if it is whole frames, as it was "trained" to be (*Make-A-Video*, section 3.3). By default "trained" where there
-        is such, else "reconstruction". A mask that gives nothing samples as `sample` does with the same seed. Guidance takes about twice as long as replacement: it runs the network backwards, too.
+        the error at what is given, with this weight (w_r; `reconstruction_denoiser`); "replacement", which is weight 0: what is given is only put in, freshly noised, at every step
+        (*Video Diffusion Models*, section 3.1); or "trained": a model of kind "interpolate" takes what is given, if whole frames, as input, as in training (*Make-A-Video*, section 3.3). Default: "trained" for such
+        a model, else "reconstruction". A mask of zeros samples as `sample` does with the same seed. Guidance takes about twice as long as replacement: it also runs the network backwards.
         Further keywords as for `sample`. ValueError for shapes, ranges, masks and methods that do not fit.
         """
         video = self._checked(video)
@@ -173,11 +173,11 @@ class Model:
     @torch.no_grad()
     def extend(self, video: torch.Tensor, num_frames: int, captions: Sequence[str] | str | None = None, *, overlap: int = 8, backward: bool = False,
                method: str | None = None, weight: float = WEIGHT, seed: int = 0, progress: bool | tqdm = False, **sampling) -> torch.Tensor:
-        """Go on from clips (N, C, T, H, W) in [0, 1], T at least 1, to num_frames frames, those given included and unchanged: (N, C, num_frames, H, W).
+        """Extend clips (N, C, T, H, W) in [0, 1], T at least 1, to num_frames frames, the given ones included and unchanged: (N, C, num_frames, H, W).
 
-        Block by block: the last `overlap` frames there are (fewer where there are fewer) are given, and the model completes them to a clip of its own length, as `inpaint`
-        does; memory beside the result does not grow with the length. A single frame is set in motion. backward: the frames before. Of captions (N, or one for all) only the digits count, as a
-        direction is that of a clip's first frame. method, weight and further keywords: see `inpaint`, `sample`. ValueError for what does not fit.
+        Block by block, the model is given the last `overlap` frames so far (or all, if fewer) and completes them to a clip of its own length, as `inpaint`
+        does; memory apart from the result does not grow with the length. A single frame is set in motion. backward: make the frames before. Of captions (N, or one for all) only digits count,
+        as directions describe a clip's first frame. method, weight and further keywords: see `inpaint`, `sample`. ValueError for what does not fit.
         """
         video, size = self._checked(video), self.sample_shape[1]
         n, given = len(video), video.shape[2]
@@ -213,8 +213,8 @@ class Model:
     @torch.no_grad()
     def super_resolve(self, video: torch.Tensor, captions: Sequence[str] | str | None = None, *, weight: float = DOWNSAMPLED_WEIGHT, seed: int = 0,
                       progress: bool | tqdm = False, **sampling) -> torch.Tensor:
-        """Sample clips (N, C, T, H, W) in [0, 1] that look like `video` (N, C, T, H/k, W/k) when k x k pixels are averaged, with no training for it: reconstruction guidance where what is known is
-        a differentiable downsample of the clip (*Video Diffusion Models*, section 3.1). captions, weight and further keywords: see `inpaint`, `sample`.
+        """Sample clips (N, C, T, H, W) in [0, 1] that look like `video` (N, C, T, H/k, W/k) when k x k pixels are averaged, without training for it: reconstruction guidance where what is known is
+        the clip downsampled, differentiably (*Video Diffusion Models*, section 3.1). captions, weight and further keywords: see `inpaint`, `sample`.
         """
         _, _, height, width = self.sample_shape
         factor = height // video.shape[-2] if isinstance(video, torch.Tensor) and video.dim() == 5 and video.shape[-2] else 0
@@ -233,10 +233,10 @@ class Model:
     @torch.no_grad()
     def interpolate(self, keyframes: torch.Tensor, *, skip: int = 5, captions: Sequence[str] | str | None = None, seed: int = 0, progress: bool | tqdm = False,
                     **sampling) -> torch.Tensor:
-        """The frames between keyframes (N, C, K, H, W) in [0, 1], `skip` apart in the result (N, C, skip * (K - 1) + 1, H, W), which has the keyframes unchanged
+        """Fill in frames between keyframes (N, C, K, H, W) in [0, 1], `skip` apart and unchanged in the result (N, C, skip * (K - 1) + 1, H, W)
         (*Make-A-Video*, section 3.3): in windows of the model's length with shared ends, so that 16 keyframes at skip 5 become 76 frames.
 
-        fps, by default the recipe's: frames a second of the result. Other keywords: see `sample`; captions do little, as the model was trained without. ValueError for a model
+        fps, by default the recipe's: frames a second of the result. Other keywords: see `sample`; captions do little: none were used in training. ValueError for a model
         of another kind, and for numbers that do not fit.
         """
         if self.kind != "interpolate":
@@ -257,7 +257,7 @@ class Model:
         """Clips (N, C, T, H, W) in [0, 1] at twice the height and width, frame by frame (*Make-A-Video*, section 3.2).
 
         share_noise: all frames of a clip start from the same noise, and get the same noise in each step, so that what does not move does not flicker. augmentation: standard
-        deviation, from 0 to 0.5, of noise that is put on `video` (in [-1, 1]), so that flaws of generated clips are not taken for detail. Of captions (N, or one for all) only the digits count.
+        deviation, from 0 to 0.5, of noise added to `video` (in [-1, 1]), so that flaws of generated clips are not mistaken for detail. Of captions (N, or one for all) only the digits count.
         Other keywords: see `sample`. ValueError for a model of another kind, and for what does not fit.
         """
         if self.kind != "upsample":
@@ -283,7 +283,7 @@ class Model:
         return torch.cat(done)
 
     def network_steps(self, num: int, steps: int | None = None, frames: int | None = None) -> int:
-        """How many denoising steps, each of one batch, `num` samples take (of kind "upsample": clips of so many frames); what progress bars count."""
+        """How many denoising steps, each of one batch, `num` samples take (for "upsample": clips of `frames` frames); progress bars count these."""
         steps, size = steps or self.recipe.sampling_steps, self._chunk()
         return steps * (num * -(-frames // size) if self.kind == "upsample" else -(-num // size))
 
@@ -292,7 +292,7 @@ class Model:
 
     @contextmanager
     def _bar(self, batches: int, sampling: dict, progress: bool | tqdm) -> Iterator[tqdm]:
-        """One progress bar over the steps of so many batches, or the caller's own."""
+        """A progress bar over the steps of `batches` batches, or the caller's own."""
         if isinstance(progress, tqdm):
             yield progress
         else:
@@ -300,7 +300,7 @@ class Model:
                 yield bar
 
     def _chunks(self, num: int, blocks: int, sampling: dict, progress: bool | tqdm) -> Iterator[tuple[slice, Callable[[], object]]]:
-        """Which of `num` samples go through the network together, and what to call at each step of one progress bar over all `blocks` of all."""
+        """Slices of `num` samples to run together, and what to call at each step; one progress bar covers all `blocks` of all samples."""
         size = self._chunk()
         with self._bar(-(-num // size) * blocks, sampling, progress) as bar:
             for start in range(0, num, size):
@@ -309,8 +309,8 @@ class Model:
     def _denoised(self, samples: Sequence[tuple[int, ...]], frames: int, cond: torch.Tensor | None, how: Sampling, seed: int, advance: Callable[[], object],
                   known: Known | None = None, guide: Callable[[Denoiser], Denoiser] | None = None, inputs: dict[str, torch.Tensor] | None = None,
                   share_noise: bool = False, begun: tuple[torch.Tensor, float] | None = None) -> torch.Tensor:
-        """Samples from noise to data in [0, 1], on the CPU. samples: the number of each, and what part of it this is, on which with the seed its noise depends; inputs: of the network;
-        begun: data in [-1, 1] in the shape of the samples, and the log-SNR to which it is noised for a start."""
+        """Denoise samples to data in [0, 1], on the CPU. samples: the number of each, and which part of it this is: with the seed they determine its noise; inputs: of the network;
+        begun: data in [-1, 1] in the shape of the samples, and the log-SNR to which it is first noised."""
         generators = [generator(seed, number, 3, *part) for number, *part in samples]
         channels, _, height, width = self.sample_shape
         z = randn_per_sample((channels, 1 if share_noise else frames, height, width), generators).to(self.device).expand(-1, -1, frames, -1, -1)
@@ -331,7 +331,7 @@ class Model:
 
     def _completed(self, video: torch.Tensor, mask: torch.Tensor, samples: Sequence[tuple[int, ...]], cond: torch.Tensor | None, weight: float | None, how: Sampling, seed: int,
                    advance: Callable[[], object]) -> torch.Tensor:
-        """video (B, C, T, H, W) in [0, 1] with what mask (B, 1, T, H, W) does not give sampled anew; samples: see `_denoised`; weight None: the network itself is told."""
+        """video (B, C, T, H, W) in [0, 1] with what mask (B, 1, T, H, W) leaves out sampled anew; samples: see `_denoised`; weight None: what is given is an input."""
         x, given = (2 * video - 1).to(self.device), mask.to(self.device)
         if weight is None:
             clip = self._denoised(samples, video.shape[2], cond, how, seed, advance, inputs={"mask": given.float(), "given": x})
@@ -345,7 +345,7 @@ class Model:
         return torch.where(mask, video, clip)
 
     def frame_rate(self, fps: float | None, num: int) -> dict[str, torch.Tensor]:
-        """The network's input fps (num,), by default the recipe's; none of a network that takes none. ValueError for fps that it does not take."""
+        """The network's fps input (num,), by default the recipe's; empty for a network that takes none. ValueError for fps that it cannot take."""
         if self.recipe.fps is None:
             if fps is not None:
                 raise ValueError(f"{self.name} was trained at one frame rate: leave fps out.")
@@ -361,7 +361,7 @@ class Model:
         return self.encode(captions)
 
     def _checked(self, video: torch.Tensor, size: tuple[int, int] | None = None, images: bool = False) -> torch.Tensor:
-        """A clip or more, or images where these are taken, as float32 on the CPU; ValueError for a model of images where not, another shape or values out of range."""
+        """Clips, or images where allowed, as float32 on the CPU; ValueError for an image model where not allowed, another shape, or values out of range."""
         if self.kind == "image" and not images or self.kind == "upsample" and size is None:
             raise ValueError(f"{self.name} makes {'images' if self.kind == 'image' else 'clips sharper'}: for this take a video model.")
         channels, (height, width) = self.sample_shape[0], size or self.sample_shape[2:]
@@ -374,7 +374,7 @@ class Model:
         return video
 
     def _weight(self, method: str | None, weight: float) -> float | None:
-        """The weight of reconstruction guidance, 0 for replacement, None for a network that was trained to be told."""
+        """The weight of reconstruction guidance, 0 for replacement, None if the given frames are network inputs."""
         if method is None:
             method = "trained" if self.kind == "interpolate" else "reconstruction"
         if method not in METHODS:

@@ -1,11 +1,11 @@
 """The lessons as files: execute them, pair them with their twins, stamp the Colab address into them.
 
     python -m utils.notebooks run 06 [--into outputs]     execute a copy of lesson 06
-    python -m utils.notebooks update 06                   take lesson 06 from its .py twin, execute it in place
-    python -m utils.notebooks prose 06                    take the text between the cells alone from the twin; outputs stay
+    python -m utils.notebooks update 06                   rebuild lesson 06 from its .py twin, execute in place
+    python -m utils.notebooks prose 06                    take only the text between the cells from the twin; outputs stay
     python -m utils.notebooks stamp                       write lessons/colab.txt's address into README and every notebook and twin
 
-Needs jupytext, nbformat and nbclient, which the lessons themselves do not.
+Needs jupytext, nbformat and nbclient; the lessons themselves do not.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LESSONS = ROOT / "lessons"
 ADDRESS_FILE = LESSONS / "colab.txt"
 METADATA = {"accelerator": "GPU", "colab": {"gpuType": "T4", "provenance": []},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # how Colab, and JupyterLab, keep a cell's code out of sight
+FOLDED = {"cellView": "form", "jupyter": {"source_hidden": True}}  # hides a cell's code in Colab and in JupyterLab
 
 
 def lessons() -> list[Path]:
@@ -36,7 +36,7 @@ def lessons() -> list[Path]:
 
 
 def find(number: str) -> Path:
-    """The .py twin of the lesson of that number ("06") or name; SystemExit with the list when there is none."""
+    """The .py twin of a lesson by number ("06") or name; SystemExit listing all lessons when there is none."""
     matches = sorted(LESSONS.glob(f"{number.zfill(2)}_*.py")) + sorted(LESSONS.glob(f"{number.removesuffix('.ipynb').removesuffix('.py')}.py"))
     if not matches:
         raise SystemExit(f"error: there is no lesson {number!r}. There are: {', '.join(path.stem for path in lessons())}.")
@@ -44,7 +44,7 @@ def find(number: str) -> Path:
 
 
 def address() -> tuple[str, str]:
-    """OWNER/REPOSITORY and branch or tag, as lessons/colab.txt holds them."""
+    """OWNER/REPOSITORY and the branch or tag in lessons/colab.txt."""
     slug, tag = ADDRESS_FILE.read_text().split()
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", slug):
         raise SystemExit(f"error: lessons/colab.txt holds {slug!r}; expected OWNER/REPOSITORY and a branch or tag.")
@@ -52,7 +52,7 @@ def address() -> tuple[str, str]:
 
 
 def stamped(text: str) -> str:
-    """`text` of a notebook, twin or README with every Colab link, command to clone and the set-up cell at the address of lessons/colab.txt."""
+    """`text` of a notebook, twin or README with every Colab link, clone command and the set-up cell set to lessons/colab.txt's address."""
     slug, tag = address()
     text = re.sub(r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+/blob/[\w.-]+/", rf"\g<1>{slug}/blob/{tag}/", text)
     text = re.sub(r"(git clone https://github\.com/)[\w.-]+/[\w.-]+( && cd )[\w.-]+", rf"\g<1>{slug}\g<2>{slug.split('/')[1]}", text)
@@ -73,7 +73,7 @@ class LessonError(RuntimeError):
 
 
 def execute(notebook, name: str) -> None:
-    """Run a notebook's cells in place in lessons/, saying which cell runs. LessonError when one fails."""
+    """Run a notebook's cells in lessons/, in place, announcing each. LessonError when one fails."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
@@ -103,7 +103,7 @@ def execute(notebook, name: str) -> None:
 
 
 def twin_of(notebook) -> str:
-    """A notebook's .py twin. The version of jupytext is left out: it would differ between machines; and which cells are folded: `write_pair` says so."""
+    """A notebook's .py twin, without the jupytext version (it would differ between machines) and which cells are folded (`write_pair` sets that)."""
     import jupytext
 
     notebook = copy.deepcopy(notebook)
@@ -119,12 +119,12 @@ def _tags(cell) -> dict:
 
 
 def holds_answer(source: str) -> bool:
-    """Whether a cell holds the reference answer of an exercise, and is to be folded."""
+    """Whether a cell holds the reference answer to an exercise and must be folded."""
     return re.search(r"^def reference_", source, re.MULTILINE) is not None
 
 
 def tidy(text: str) -> str:
-    """What a terminal would show of `text`: of a progress bar, drawn over and over after carriage returns, the last state."""
+    """`text` as a terminal would show it: only the last state of a progress bar that carriage returns overwrite."""
     lines = []
     for line in text.split("\n"):
         parts = [part for part in line.split("\r") if part]
@@ -133,7 +133,7 @@ def tidy(text: str) -> str:
 
 
 def small_png(data: str) -> str:
-    """A figure as base64 PNG, stored with 128 colours on white: half the size, which keeps an executed lesson under the 1 MB that it may have."""
+    """A base64 PNG figure, reduced to 128 colours on white: half the size, which keeps an executed lesson under its limit of 1 MB."""
     from PIL import Image
 
     figure = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGBA")
@@ -144,7 +144,7 @@ def small_png(data: str) -> str:
 
 
 def tidy_outputs(notebook) -> None:
-    """Join what each cell wrote to a stream, leave of progress bars their last state, drop what is then empty; store figures small."""
+    """Join what each cell wrote to a stream, keep only the last state of progress bars, drop what is then empty; shrink figures."""
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
@@ -183,7 +183,7 @@ def run(number: str, into: Path) -> None:
 
 
 def run_all(numbers: list[str], into: Path) -> int:
-    """Execute lessons one after the other, also when one fails, and print a table of them; returns the exit status."""
+    """Execute lessons one after the other, even if one fails, and print a table of them; returns the exit status."""
     rows, failed = [], False
     for number in numbers:
         start, result = time.monotonic(), "ran to the end"
@@ -200,7 +200,7 @@ def run_all(numbers: list[str], into: Path) -> int:
 
 
 def described(source: str, heading: str) -> str:
-    """Alternative text for the figures of a cell: the section that it stands in, and the titles and axes that its code names."""
+    """Alternative text for a cell's figures: the section it is in, and the titles and axes that its code names."""
     said = []
     for node in ast.walk(ast.parse(re.sub(r"^[%!].*$", "pass", source, flags=re.MULTILINE))):
         if isinstance(node, ast.Call):
@@ -215,7 +215,7 @@ def described(source: str, heading: str) -> str:
 
 
 def describe_figures(notebook) -> None:
-    """Give every picture in the outputs its alternative text, where nbconvert and readers of notebooks look for it."""
+    """Give every picture in the outputs its alternative text, where nbconvert and notebook viewers look for it."""
     heading = ""
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
@@ -227,7 +227,7 @@ def describe_figures(notebook) -> None:
 
 
 def update(number: str) -> None:
-    """Make a lesson's notebook anew from its .py twin, executed, with the metadata that Colab and GitHub want."""
+    """Rebuild a lesson's notebook from its .py twin, executed, with the metadata that Colab and GitHub want."""
     import jupytext
     import nbformat
 
@@ -240,7 +240,7 @@ def update(number: str) -> None:
 
 
 def prose(number: str) -> None:
-    """Take the text between the cells from a lesson's .py twin; the outputs stay as they are. SystemExit when a code cell differs: that must be executed."""
+    """Take the text between the cells from a lesson's .py twin; the outputs stay as they are. SystemExit when a code cell differs: it must be executed."""
     import jupytext
     import nbformat
 

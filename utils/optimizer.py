@@ -1,6 +1,6 @@
-"""Muon: an optimizer that treats a layer's weights as one matrix, beside Adam for all that is no matrix.
+"""Muon: an optimizer that treats a layer's weights as one matrix, with Adam for everything else.
 
-Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024); size of the updates after *Muon is Scalable for LLM Training* (arXiv 2502.16982, section 2.2).
+Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024); size of the updates as in *Muon is Scalable for LLM Training* (arXiv 2502.16982, section 2.2).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from torch import nn
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic polynomial: steepest at 0, where small singular values grow
 STEPS = 5
-SMALLEST = 16  # channels in and out: what has fewer, the layers that read and write pixels, is left to Adam
+SMALLEST = 16  # channels in and out: layers with fewer, those that read and write pixels, are left to Adam
 
 
 def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
-    """(N, rows, columns) -> the same shape: each matrix U S V^T as about U V^T, with singular values between 0.68 and 1.21 (those under a hundredth of the largest may stay
-    smaller), by Newton-Schulz iteration: products of matrices alone, which a GPU does well. A matrix of zeros stays zero."""
+    """(N, rows, columns) -> the same shape: each matrix U S V^T becomes about U V^T, with singular values between 0.68 and 1.21 (those under a hundredth of the largest may
+    stay smaller), by Newton-Schulz iteration: matrix products only, which a GPU does well. A matrix of zeros stays zero."""
     a, b, c = COEFFICIENTS
     tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if tall else matrices
@@ -29,7 +29,7 @@ def orthogonalized(matrices: torch.Tensor) -> torch.Tensor:
 
 
 def matrices_of(net: nn.Module) -> list[nn.Parameter]:
-    """The trained weights of linear layers, convolutions and attention, of SMALLEST channels or more in and out; that of a convolution (out, in, ...) is a matrix (out, in x ...). Not biases,
+    """The trained weights of linear layers, convolutions and attention with at least SMALLEST channels in and out; a convolution's (out, in, ...) is a matrix (out, in x ...). Not biases,
     norms or embeddings, whose rows are looked up one by one."""
     weights = [module.in_proj_weight if isinstance(module, nn.MultiheadAttention) else module.weight for module in net.modules()
                if isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.MultiheadAttention))]
@@ -39,9 +39,9 @@ def matrices_of(net: nn.Module) -> list[nn.Parameter]:
 class Muon(torch.optim.Adam):
     """Muon for `matrices_of(net)`, Adam for the other trained parameters.
 
-    Adam divides every entry of a gradient by its own size; Muon gives every direction of a matrix the same size: the average of the gradients (momentum, Nesterov's) is made orthogonal,
+    Adam divides every entry of a gradient by its own size; Muon gives every direction of a matrix the same size: the average of the gradients (Nesterov momentum) is made orthogonal,
     so that what the network rarely needs is learnt as fast as what it always needs. Updates are as large as Adam's usually are (root mean square 0.2 lr),
-    so one learning rate does for both. Unlike `torch.optim.Muon` it takes convolutions, works in float32 (a T4 has no bfloat16), and treats matrices of one shape at once.
+    so one learning rate suits both. Unlike `torch.optim.Muon` it takes convolutions, works in float32 (a T4 has no bfloat16), and batches matrices of the same shape.
     """
 
     def __init__(self, net: nn.Module, lr: float, momentum: float = 0.95, betas: tuple[float, float] = (0.9, 0.99)) -> None:
@@ -50,7 +50,7 @@ class Muon(torch.optim.Adam):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
-        """One step from the gradients that are there; parameters without one stay as they are."""
+        """One step from the present gradients; parameters without a gradient stay as they are."""
         if closure is not None:
             raise ValueError("Muon takes no closure: compute the gradients, then call step().")
         moved = [weight for weight in self.matrices if weight.grad is not None]
@@ -71,7 +71,7 @@ class Muon(torch.optim.Adam):
             size = self.param_groups[0]["lr"] * 0.2 * max(rows, columns) ** 0.5
             torch._foreach_add_(weights, [update.view_as(weight) for update, weight in zip(orthogonalized(torch.stack(ahead)), weights)], alpha=-size)
         for weight in moved:
-            weight.grad = None  # Adam leaves out what has no gradient
+            weight.grad = None  # Adam skips what has no gradient
         super().step()
         for weight, gradient in zip(moved, gradients):
             weight.grad = gradient

@@ -1,6 +1,6 @@
 """What a reader finds in a clip of digits, and the best bouncing path through a track.
 
-Two readers fill in the same `Reading`: the network of `judge`, and `tracker`, which has none. `metrics` makes its numbers from readings.
+Two readers fill in the same `Reading`: `judge`'s network, and `tracker`, which has none. `metrics` computes its numbers from readings.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from einops import rearrange
 from .data import CANVAS, DIGIT
 
 SIZE = 32  # pixels of the frames that both readers read
-FREE = (CANVAS - DIGIT) / CANVAS  # of the width of a frame: how far a digit's corner can travel
+FREE = (CANVAS - DIGIT) / CANVAS  # share of a frame's width that a digit's corner can travel
 STILL = 0.1  # pixels a frame: slower is no motion
 
 
@@ -52,8 +52,8 @@ class Reading:
 
 @dataclass(frozen=True)
 class Path:
-    """Bouncing paths: positions (..., T, 2) and velocity (..., 2) of the first frame, in pixels (a frame); rmse (...), the root mean square
-    distance of the track from it, in pixels."""
+    """Bouncing paths: positions (..., T, 2), pixels; velocity (..., 2) in the first frame, pixels a frame; rmse (...), root mean square
+    distance between track and path, in pixels."""
 
     positions: torch.Tensor
     velocity: torch.Tensor
@@ -61,7 +61,7 @@ class Path:
 
 
 def _bounce(start: torch.Tensor, velocity: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """Even motion between two mirrors at 0 and 1: start, velocity (...) -> (..., num_frames)."""
+    """Uniform motion between mirrors at 0 and 1: start, velocity (...) -> (..., num_frames)."""
     free = (start[..., None] + velocity[..., None] * torch.arange(num_frames)) % 2
     return torch.where(free > 1, 2 - free, free)
 
@@ -69,9 +69,9 @@ def _bounce(start: torch.Tensor, velocity: torch.Tensor, num_frames: int) -> tor
 def bouncing_path(tracks: torch.Tensor, frame_size: int = SIZE, outlier: float = 1 / 6) -> Path:
     """The bouncing path nearest to each track, (..., T, 2) in pixels of a frame of `frame_size`; T at least 2.
 
-    Rows and columns are fitted apart: a digit moves evenly and walls reflect it, at up to about 0.3 of the free range a frame. A search over a grid, then over finer ones, of the sum
-    of squared distances; beyond `outlier` (a share of the free range) a distance counts no more, so that a few misread frames do not bend the path, but
-    they count fully in `rmse`. Moving MNIST's own rule stops a digit at the wall for the rest of the frame, so that its true places miss the path too, by a quarter of a pixel of 32.
+    Rows and columns are fitted separately: a digit moves evenly, at up to about 0.3 of the free range a frame, and walls reflect it. A search over a grid, then over finer ones,
+    minimises the sum of squared distances; they are capped at `outlier` (a share of the free range), so that a few misread frames do not bend the path, but
+    count fully in `rmse`. Moving MNIST's own rule stops a digit at the wall for the rest of the frame, so its true places miss the path too, by a quarter of a pixel of 32.
     """
     t = tracks.shape[-2]
     if t < 2:
@@ -97,7 +97,7 @@ def bouncing_path(tracks: torch.Tensor, frame_size: int = SIZE, outlier: float =
     p, v = torch.cat(found, dim=1)
     shape = (*tracks.shape[:-2], 2)
     positions = rearrange(_bounce(p, v, t).view(*shape, t), "... yx t -> ... t yx") * scale
-    outwards = ((p < v.abs() / 4) & (v < 0)) | ((1 - p < v.abs() / 4) & (v > 0))  # it stands at the wall: what counts is how it leaves
+    outwards = ((p < v.abs() / 4) & (v < 0)) | ((1 - p < v.abs() / 4) & (v > 0))  # a digit at the wall: what counts is how it leaves
     v = torch.where(outwards, -v, v)
     return Path(positions, v.view(shape) * scale, (tracks - positions).square().sum(-1).mean(-1).sqrt())
 

@@ -30,7 +30,7 @@ class Pipeline:
     upsample: Model
 
     def __call__(self, captions: Sequence[str] | str, *, steps: int = 32, seed: int = 0, progress: bool = True) -> torch.Tensor:
-        """N captions to clips (N, 1, 76, 64, 64) float32 in [0, 1], on the CPU; steps: of each stage.
+        """N captions to clips (N, 1, 76, 64, 64) float32 in [0, 1], on the CPU; steps: in each stage.
 
         Raises CaptionError for a caption outside the grammar, before anything is sampled.
         """

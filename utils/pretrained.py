@@ -30,10 +30,10 @@ def available_models() -> list[str]:
 
 
 def load_pretrained(name: str, device: str | torch.device | None = None, path: Path | None = None, amp: str = "off", any_frozen: bool = False) -> Model:
-    """The shipped model `name`, or the weights of that recipe at `path`, on `device`; `amp` as for `Model`. any_frozen: also where the frozen weights
-    have been trained on since, which is good enough to start training from, and for nothing else.
+    """The shipped model `name`, or the weights of that recipe at `path`, on `device`; `amp` as for `Model`. any_frozen: even if frozen weights
+    have since been trained further, which is good enough to start training from, and for nothing else.
 
-    The network and the shape of samples are those that a file of weights tells of; all else is the recipe's. Of a recipe with another schedule, say: `Model(recipe, *load_weights(path, recipe))`.
+    The network and the shape of samples are those recorded in a weights file; all else is the recipe's. For a recipe with, say, another schedule: `Model(recipe, *load_weights(path, recipe))`.
     Raises ValueError for an unknown name, WeightsError for weights that are missing, damaged or of another recipe.
     """
     recipe = get_recipe(name)
@@ -43,8 +43,8 @@ def load_pretrained(name: str, device: str | torch.device | None = None, path: P
 
 
 def load_model(what: str, device: str | torch.device | None = None, amp: str = "off", any_frozen: bool = False) -> Model:
-    """What a command line names: the shipped model of that name, or the file of weights (.pt) that a run has written, of whatever recipe and network it tells of.
-    Further arguments and errors: as of `load_pretrained`."""
+    """The model that a command line names: the shipped one of that name, or a run's weights file (.pt), of whatever recipe and network is recorded in it.
+    Other arguments and errors: as for `load_pretrained`."""
     return _from_file(Path(what), None, device, amp, any_frozen) if what.endswith(".pt") else load_pretrained(what, device, amp=amp, any_frozen=any_frozen)
 
 
@@ -59,11 +59,11 @@ def load_weights(path: Path, recipe: Recipe, any_frozen: bool = False) -> tuple[
 
 
 def _from_file(path: Path, name: str | None, device: str | torch.device | None, amp: str, any_frozen: bool) -> Model:
-    """The model in a file of weights; name: of the recipe that it must be of, None for any."""
+    """The model in a weights file; name: the recipe that it must belong to, None for any."""
     saved = _read(path, name)
     try:
         recipe = get_recipe(saved["name"])
-        if "net" in saved:  # older files, the shipped ones among them, do not tell: they are of the recipe's network
+        if "net" in saved:  # older files, including the shipped ones, do not say: they hold the recipe's network
             recipe = replace(recipe, net=UNetConfig(**saved["net"]), sample_shape=saved["sample_shape"])
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path} holds a model that this version of the project does not know. {error}") from error
@@ -88,7 +88,7 @@ def _read(path: Path, name: str | None) -> dict:
 
 
 def _mend(path: Path, other: str) -> str:
-    """What to do about a file of weights that is of no use: one that is shipped can be had again; of others, `other`."""
+    """What to do about an unusable weights file: a shipped one can be had again; for any other, `other`."""
     shipped = path.resolve().parent == CHECKPOINTS.resolve()
     return f"Restore it with `git checkout -- assets`, or train it with `python -m utils.train {path.stem} --publish`." if shipped else other
 
@@ -114,8 +114,8 @@ def _network(path: Path, saved: dict, recipe: Recipe, any_frozen: bool) -> tuple
 
 
 def save_weights(path: Path, recipe: Recipe, net: UNet, provenance: dict) -> None:
-    """Write `net` in float16 with its shape and its provenance, for `load_pretrained`: whole, or not at all (WeightsError). Of a recipe with frozen weights
-    only the others are written, with a digest of the frozen ones; ValueError if these are not what they were."""
+    """Write `net` in float16 with its shape and provenance, for `load_pretrained`: whole, or not at all (WeightsError). For a recipe with frozen weights
+    only the others are written, with a digest of the frozen ones; ValueError if a frozen one has changed."""
     path, weights, digest = Path(path), net.state_dict(), None
     if recipe.frozen is not None:
         base = load_pretrained(recipe.frozen, "cpu").net
@@ -133,19 +133,19 @@ def save_weights(path: Path, recipe: Recipe, net: UNet, provenance: dict) -> Non
 
 
 def total_flops(provenance: dict, recipe: str | None = None) -> float:
-    """The training FLOPs in weights, those of what they started from and rest on included, each run once; recipe: of runs of that recipe alone."""
+    """The training FLOPs behind weights, including what they started from and rest on, each run once; recipe: only runs of that recipe."""
     return sum(flops for run, flops in runs(provenance).items() if recipe in (None, json.loads(run).get("recipe")))
 
 
 def runs(provenance: dict) -> dict[str, float]:
-    """The FLOPs of each run that weights come from, by a text that tells it from others."""
+    """The FLOPs of each run that weights come from, keyed by a text that identifies it."""
     before = [provenance[key] for key in ("initial", "frozen") if key in provenance]
     run = json.dumps({key: value for key, value in provenance.items() if key not in ("initial", "frozen")}, sort_keys=True)
     return {key: flops for earlier in before for key, flops in runs(earlier).items()} | {run: provenance["flops"]}
 
 
 def shipped_flops(name: str) -> float:
-    """What a model's shipped weights had of training as that model, whatever they started from (`total_flops` of its recipe); 0 when there are none."""
+    """The training FLOPs that a model's shipped weights had as that model, whatever they started from (`total_flops` of its recipe); 0 if none."""
     path = CHECKPOINTS / f"{name}.pt"
     return total_flops(json.loads(torch.load(path, map_location="cpu", weights_only=True)["provenance"]), name) if path.exists() else 0
 

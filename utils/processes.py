@@ -22,18 +22,18 @@ class ProcessLostError(RuntimeError):
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among `size`; rank 0 writes checkpoints and speaks."""
+    """One process of `size`; rank 0 writes checkpoints and prints."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def first(self) -> bool:
-        """Is this the one that writes and speaks?"""
+        """Is this the one that writes and prints?"""
         return self.rank == 0
 
     def shares(self, num: int, parts: int = 1) -> list[slice]:
-        """Which of `num` rows of a batch are this process's, in `parts` pieces of one length. ValueError when num is not divisible, or parts is less than 1."""
+        """This process's rows of a batch of `num`, in `parts` pieces of equal length. ValueError when num is not divisible, or parts is less than 1."""
         if parts < 1:
             raise ValueError(f"A batch is shared out in at least 1 part, not {parts}.")
         if num % (self.size * parts):
@@ -57,7 +57,7 @@ ALONE = Processes()
 
 @contextmanager
 def telling_of_lost_processes() -> Iterator[None]:
-    """Turn what a communication backend says when a peer is gone into a ProcessLostError."""
+    """Turn a communication backend's error about a lost peer into a ProcessLostError."""
     try:
         yield
     except RuntimeError as error:

@@ -27,7 +27,7 @@ class PublishedMovingMNIST(Stream):
     (through torchvision). device: where `video` is made; the clips stay in main memory as uint8. md5: what the file's MD5 must be;
     None skips the check, for a file of your own in the same layout, (20, clips, 64, 64) uint8.
 
-    Making one takes a few seconds (the check reads the file) and for a moment about 1.6 GB of memory, half of which stays in use.
+    Construction takes a few seconds (the check reads the file) and briefly about 1.6 GB of memory, half of which stays in use.
     All clips are taken: torchvision's own "train" and "test" split the frames of each clip, not the clips.
     Raises DataError when the file is missing, damaged or of another layout, when it cannot be fetched, and for more than 20 frames;
     ValueError for other bad arguments.
@@ -56,7 +56,7 @@ class PublishedMovingMNIST(Stream):
         return len(self.clips)
 
     def sample(self, num: int, index: int | None = None) -> Batch:
-        """`num` clips drawn at random, video (num, 1, T, H, W). `index` numbers the batch; without it, batches follow each other."""
+        """`num` clips drawn at random, video (num, 1, T, H, W). `index`: the batch's number, by default the next."""
         if num < 1:
             raise ValueError(f"num must be at least 1, not {num}.")
         chosen = torch.randint(len(self), (num,), generator=self._generator(index))
@@ -93,7 +93,7 @@ def _load_published(root: Path, file: Path, md5: str | None, download: bool) -> 
     fetching = not file.exists()
     try:
         return MovingMNIST(root, split=None, download=download).data
-    except BaseException as error:  # Ctrl-C too: torchvision writes under the final name, and takes what is there the next time
+    except BaseException as error:  # Ctrl-C too: torchvision writes under the final name, and uses what is there the next time
         if not fetching or (file.exists() and _md5(file) == md5):
             raise
         file.unlink(missing_ok=True)

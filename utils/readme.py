@@ -16,9 +16,9 @@ from .samplers import SAMPLERS
 from .unet import UNet
 
 RESULTS = ASSETS / "results"
-PAGES = (ROOT / "README.md", RESULTS / "README.md")  # the front door, and every number
+PAGES = (ROOT / "README.md", RESULTS / "README.md")  # the front page, and every number
 PAPERS = {"mnist-ddpm": "[DDPM](https://arxiv.org/abs/2006.11239)", "mnist-guided": "[classifier-free guidance](https://arxiv.org/abs/2207.12598)",
-          "vdm": "[Video Diffusion Models](https://arxiv.org/abs/2204.03458)", "mav": "[Make-A-Video](https://arxiv.org/abs/2209.14792)"}  # by how names begin
+          "vdm": "[Video Diffusion Models](https://arxiv.org/abs/2204.03458)", "mav": "[Make-A-Video](https://arxiv.org/abs/2209.14792)"}  # by name prefix
 
 
 def percent(row: dict, key: str) -> str:
@@ -27,7 +27,7 @@ def percent(row: dict, key: str) -> str:
 
 
 def video_rows(rows: dict[str, dict]) -> list[str]:
-    """The table of `metrics.evaluate`'s rows, as lines of Markdown; what the tracker, which has no network, says is in brackets."""
+    """The table of `metrics.evaluate`'s rows, as lines of Markdown; in brackets, those of the tracker, which has no network."""
     columns = {"digits": "both digits as asked", "twice": "one of them two times", "pairs": "(digit, direction) pairs as asked", "directions": "direction, of digits as asked"}
     columns = {key: title for key, title in columns.items() if key == "digits" or any(key in row for row in rows.values())}
     lines = ["| clips | kernel distance (95% interval) | " + " | ".join(columns.values()) + " | off the best path, pixels | pixels a frame | frames that look like the digit |",
@@ -47,20 +47,20 @@ def hearing_rows(heard: dict[str, dict]) -> list[str]:
 
 
 def _amount(run: dict) -> str:
-    """What a run of training took, in words."""
+    """What a training run took, in words."""
     minutes = max(1, round(run["seconds"] / 60))
     return f"{run['steps']:,} steps, {run['samples']:,} samples, {minutes} minute{'s' * (minutes > 1)}, {run['flops']:.2g} FLOPs"
 
 
 def _trained(trained: dict) -> str:
-    """How weights came about, in a sentence or two: their own run and, where they go on from others, how many runs lie before it."""
+    """How weights were trained, in a sentence or two: their own run and, where they continue others, how many came before it."""
     earlier = len(runs(trained)) - 1
     before = f" Before it: {earlier} run{'s' * (earlier > 1)}, {total_flops(trained) - trained['flops']:.2g} FLOPs." if earlier else ""
     return f"{'Last run' if earlier else 'Trained'}: {_amount(trained)}, on {trained['device']} ({trained['precision']}).{before}"
 
 
 def _earlier_runs(trained: dict) -> list[str]:
-    """The runs that weights go on from or rest on, oldest first, as folded lines of Markdown; none where there are none."""
+    """The runs that weights continue or rest on, oldest first, as folded lines of Markdown; empty if there are none."""
     lines = []
     for run in map(json.loads, list(runs(trained))[:-1]):
         changed = [" (text encoder anew)"] if run.get("fresh_text") else []
@@ -89,7 +89,7 @@ def _devices(trained: dict) -> str:
 
 
 def _in_short(result: dict) -> str:
-    """What a model reaches, each number beside its floor and what a control or the plain way reaches."""
+    """A model's results, each number beside its floor and that of a control or the plain way."""
     model, rows = result["model"], result["rows"]
     if model == "mav-interpolate":
         return f"missing frames off by {rows[model]['missed']:.3f} (keyframes repeated {rows['keyframes repeated']['missed']:.3f}, cross-fade {rows['cross-fade']['missed']:.3f})"
@@ -106,7 +106,7 @@ def _in_short(result: dict) -> str:
 
 
 def summary_table() -> str:
-    """One row for each shipped model, as Markdown: when, what, after which paper, how it was made, what it reaches."""
+    """One row for each shipped model, as Markdown: date, model, paper, how it was made, results."""
     lines = ["| date | model | paper | configuration | result on held-out digits (floor and control) | details |", "|---|---|---|---|---|---|"]
     for name, recipe in RECIPES.items():
         if (result := result_of(name)) is None:
@@ -120,7 +120,7 @@ def summary_table() -> str:
 
 
 def results_table() -> str:
-    """What was measured of each shipped model, as Markdown."""
+    """The measurements of each shipped model, as Markdown."""
     lines = []
     for path in (RESULTS / f"{name}.json" for name in RECIPES):
         if not path.exists():
@@ -177,7 +177,7 @@ def clip_guidance_table() -> str:
 
 
 def interval_guidance_table() -> str:
-    """The same with guidance in a part of the noise alone."""
+    """The same with guidance at some noise levels only."""
     return _read_off_clips("intervals")
 
 
@@ -242,7 +242,7 @@ def survival_table() -> str:
 
 
 def growth_table() -> str:
-    """Networks that were made larger and trained on, beside the shipped ones, as Markdown."""
+    """Networks that were enlarged and trained on, beside the shipped ones, as Markdown."""
     lines = ["| | trained | FLOPs in all | both digits as asked, by guidance |", "|---|---|---|---|"]
     for name, table in json.loads((RESULTS / "grown-networks.json").read_text()).items():
         for what, row in table["rows"].items():
@@ -312,7 +312,7 @@ def speed_table() -> str:
 
 
 def speedups_table() -> str:
-    """What each thing that makes training and sampling fast is worth, on each machine where that was measured, as Markdown."""
+    """What each speed-up of training and sampling is worth, on each machine where it was measured, as Markdown."""
     lines = []
     for path in sorted(RESULTS.glob("speedups*.json")):
         result = json.loads(path.read_text())
@@ -331,13 +331,13 @@ TABLES = {"summary": summary_table, "results": results_table, "steps": steps_tab
 
 
 def minutes(lesson: str) -> str:
-    """Minutes of reading, of exercises, and of the machine (a T4, two CPU cores) of a lesson, by its file's name without ending, as its header says."""
+    """A lesson's minutes of reading, exercises and machine time (a T4, two CPU cores), from its header; lesson: its file's name without ending."""
     header = re.search(r"\| reading \| exercises \|.*\n.*\n# \| (\d+) minutes \| (\d+) minutes \| (\d+ / \d+) minutes", (ROOT / "lessons" / f"{lesson}.py").read_text())
     return f"{header[1]} + {header[2]} | {header[3]}"
 
 
 def with_tables(text: str) -> str:
-    """The text of a page with each table that it has a place for, between <!-- NAME --> and <!-- /NAME -->, made anew, and the minutes of the lessons that it lists."""
+    """The text of a page with each table that it has a place for, between <!-- NAME --> and <!-- /NAME -->, and the minutes of the lessons it lists renewed."""
     text = re.sub(r"^(\| \d\d \| .*\(lessons/(\w+)\.ipynb\) .*\|)[^|]*\|[^|]*\|$", lambda m: f"{m[1]} {minutes(m[2])} |", text, flags=re.MULTILINE)
     for name, make in TABLES.items():
         text = re.sub(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", lambda m, make=make: f"{m[1]}{make()}\n{m[2]}", text, flags=re.DOTALL)

@@ -20,8 +20,8 @@ MNIST_SIZE = 28  # pixels: recipes of this size learn from single digits, all ot
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train: optimizer steps, and samples a step. Those for GPUs have steps so large that the GPU sets the pace, and not the CPU that starts some thousand
-    kernels for each: of `vdm-text` in float16 an H100 took 94 ms for a step of 16 clips, and 131 ms for one of 64."""
+    """How long to train: optimizer steps, and samples a step. Those for GPUs have steps so large that the GPU sets the pace, not the CPU, which starts some thousand
+    kernels for each: with `vdm-text` in float16 an H100 took 94 ms for a step of 16 clips, and 131 ms for one of 64."""
 
     steps: int
     batch_size: int
@@ -33,8 +33,8 @@ class Budget:
 
 @dataclass(frozen=True)
 class Practice:
-    """A part of a curriculum: for a `share` of a run's steps, clips of `num_digits` digits with directions in their captions, none of them dropped and no images packed to them, in noise of a
-    log-SNR that is uniform from `strongest` to `weakest`: where the noise still hides what the caption tells."""
+    """A part of a curriculum: for a `share` of a run's steps, clips of `num_digits` digits with directions in their captions, no caption dropped and no images packed with the clips, at a
+    log-SNR that is uniform (as t is) from `strongest` to `weakest`: where the noise still hides what the caption tells."""
 
     share: float
     num_digits: int
@@ -52,8 +52,8 @@ class Practice:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Easier tasks, one after the other, before the recipe's own begins (curriculum learning: Bengio et al., ICML 2009). Afterwards every `rehearsal`-th
-    step is one of the last of them, lest it be forgotten (0: none)."""
+    """Easier tasks, one after the other, before the recipe's own (curriculum learning: Bengio et al., ICML 2009). Afterwards every `rehearsal`-th
+    step practises the last of them, lest it be forgotten (0: none)."""
 
     practices: tuple[Practice, ...]
     rehearsal: int = 4
@@ -66,19 +66,19 @@ class Curriculum:
 
     @property
     def share(self) -> float:
-        """What of a run's steps comes before the recipe's own task."""
+        """The share of a run's steps before the recipe's own task."""
         return sum(part.share for part in self.practices)
 
     def with_share(self, share: float) -> Curriculum:
-        """The same, longer or shorter."""
+        """The same, scaled to `share`."""
         return replace(self, practices=tuple(replace(part, share=part.share * share / self.share) for part in self.practices))
 
     def ends(self, steps: int) -> list[int]:
-        """How many steps of a run of so many are over when each practice ends."""
+        """After how many of a run's `steps` each practice ends."""
         return [round(share * steps) for share in accumulate(part.share for part in self.practices)]
 
     def at(self, step: int, steps: int) -> Practice | None:
-        """What is practised in a step (from 0) of a run of so many; None in a step of the recipe's own task."""
+        """What is practised in a step (from 0) of a run of `steps`; None in a step of the recipe's own task."""
         for part, end in zip(self.practices, self.ends(steps)):
             if step < end:
                 return part
@@ -89,11 +89,11 @@ class Curriculum:
 class Recipe:
     """A model: what it is, what it learns from, how it is trained, how it is sampled.
 
-    sample_shape: (C, T, H, W). budgets: one Budget for each name in `runtime.BUDGETS`. num_images: independent images packed to each
+    sample_shape: (C, T, H, W). budgets: one Budget per name in `runtime.BUDGETS`. num_images: independent images packed with each
     clip in training (*Video Diffusion Models*, section 4.3.1). null_probability: how often a caption is dropped in training, so that
-    the null condition is learnt (classifier-free guidance); 1: the model learns from clips without captions, and what it knows of captions is in the weights it starts from. guidance_scale, sampler, sampling_steps, fps: the defaults in sampling.
-    initial: a shipped model whose weights it starts from. frozen: a shipped model whose weights stay as they are, wherever this one has them.
-    frame_skips: from clips at FINE_FPS / k frames a second for each k; training moves from the first to the last (`frame_skip`), which is that of `fps`.
+    the null condition is learnt (classifier-free guidance); 1: the model learns from clips without captions, and what it knows of captions is in the weights it starts from. guidance_scale, sampler, sampling_steps, fps: sampling defaults.
+    initial: a shipped model whose weights it starts from. frozen: a shipped model whose weights, where this one has them too, stay as they are.
+    frame_skips: learn from clips at FINE_FPS / k frames a second for each k, moving from the first to the last (`frame_skip`), which is that of `fps`.
     curriculum: what training begins with, if not with the task itself.
     """
 
@@ -134,7 +134,7 @@ class Recipe:
 
     def dataset(self, split: str = "train", seed: int = 0, device: torch.device | str = "cpu",
                 num_frames: int | None = None, num_digits: int = 2) -> MNIST | MovingMNIST:
-        """The data that the recipe learns from, where it has `fps` at that frame rate; num_frames: clips of another length; num_digits: of Moving MNIST."""
+        """The data that the recipe learns from, at the frame rate `fps` if it has one; num_frames: clips of another length; num_digits: of Moving MNIST."""
         if self.sample_shape[-1] == MNIST_SIZE:
             return MNIST(split, seed, device=device)
         clock = {"speed": FINE_SPEED, "frame_skip": round(FINE_FPS / self.fps)} if self.frame_skips else {}
@@ -142,7 +142,7 @@ class Recipe:
                            num_digits=num_digits, captions=self.captions, device=device, **clock)
 
     def frame_skip(self, progress: float, g: torch.Generator) -> int:
-        """The frame skip of a training step, of frame_skips: drawn about a centre that moves from the first to the last of them in the first half of training
+        """The frame skip of a training step, drawn from frame_skips around a centre that moves from the first to the last in the first half of training
         (*Make-A-Video*, section 3.2: from high to low frame rates); progress from 0 to 1."""
         centre = (len(self.frame_skips) - 1) * min(1.0, 2 * progress)
         weights = torch.exp(-(torch.arange(len(self.frame_skips)) - centre).abs())

@@ -1,12 +1,12 @@
-"""Everything that is shipped, made anew with one command: weights, then every number that is printed.
+"""Everything that is shipped, rebuilt with one command: weights, then every number that is printed.
 
     python -m utils.train --all [--budget t4-long] [--amp fp16] [--compile] [--num 2048] [--minutes 9] [--only vdm-text]
 
-Of the budget t4-long, weights that get no less training than the shipped ones take their place, and their numbers that of those in assets/results. All others stay in --out with what
-`utils.evaluate` says of them, and nothing that is shipped changes; a recipe that starts from another model starts from the shipped one all the same.
+With the budget t4-long, weights that get no less training than the shipped ones replace them, and their numbers replace those in assets/results. All others stay in --out with what
+`utils.evaluate` says of them, and nothing that is shipped changes; a recipe that starts from another model still starts from the shipped one.
 
-Stages that are finished are noted in --out with their settings and left out the next time, and training goes on from its checkpoint: so the same command, again and again,
-gets through on a machine that is lent for minutes. The judge and the classifier, by which models are measured, stay as they are.
+Finished stages are noted in --out with their settings and skipped the next time, and training resumes from its checkpoint: so the same command, given again and again,
+gets everything done on a machine lent for minutes. The judge and the classifier, which measure the models, stay as they are.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ COMPARISONS = {"joint": ["--clips", "30000"], "inflation": ["--flops", "1e14"]} 
 
 @dataclass(frozen=True)
 class Stage:
-    """A command of the project, and the files that are there when it came to its end and did not stop for lack of time. model: whose weights it makes or measures, None for no single one's.
-    own: the command in its place where these do not take the place of the shipped ones; None: there is nothing to do then."""
+    """A command of the project. proofs: files that exist once it has finished, not stopped for lack of time. model: whose weights it makes or measures; None: no single model's.
+    own: the command to run instead where these weights do not replace the shipped ones; None: nothing to do then."""
 
     model: str | None
     command: list[str]
@@ -42,7 +42,7 @@ class Stage:
 
 
 def stages(budget: str, amp: str, num: int, out: Path) -> dict[str, Stage]:
-    """Each stage by its name, in an order in which what is needed comes first."""
+    """Each stage by its name, in an order in which each follows what it needs."""
     found, shared = {}, ["--amp", amp]
     for name in sorted(RECIPES, key=lambda name: (RECIPES[name].initial is not None, RECIPES[name].kind != "video")):  # the dearest first, but nothing before what it starts from
         kind, weights, size = RECIPES[name].kind, out / name / f"{name}.pt", ["--num", str(num), *shared]
@@ -66,7 +66,7 @@ def stages(budget: str, amp: str, num: int, out: Path) -> dict[str, Stage]:
 
 
 def replaces(name: str | None, budget: str) -> bool:
-    """Do weights of this recipe and budget take the place of the shipped ones: is the budget the one for these, and is their training, of all runs together, no less (as `--publish` asks)? None: the first alone.
+    """Do weights of this recipe and budget replace the shipped ones: is the budget SHIPPED, and is their training, over all runs, no less (as `--publish` asks)? name None: only the budget counts.
     WeightsError when what the recipe starts from is missing or does not fit."""
     if name is None or budget != SHIPPED or not (there := shipped_flops(name)):
         return budget == SHIPPED
@@ -111,7 +111,7 @@ def main(argv: list[str]) -> int:
         if command is None:
             print(f"left out: {name}, which is for weights that are shipped")
             continue
-        settings = [argument for argument in command if not argument.startswith(str(folder))]  # that may be moved
+        settings = [argument for argument in command if not argument.startswith(str(folder))]  # folder may move
         if done.get(name) == settings:
             continue
         left = None if a.minutes is None else a.minutes - (time.monotonic() - start) / 60

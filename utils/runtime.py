@@ -29,7 +29,7 @@ TESTED_VERSIONS = {"python": "3.13", "torch": "2.11.0", "torchvision": "0.26.0",
 def pick_device(device: str | torch.device | None = None) -> torch.device:
     """The device to use: `device` if given, else CUDA, else Apple MPS, else the CPU.
 
-    Raises RuntimeError when a named device is not there, with what to do about it.
+    Raises RuntimeError, saying what to do, when a named device is not available.
     """
     if device is None:
         if torch.cuda.is_available():
@@ -69,7 +69,7 @@ def amp_dtype(device: torch.device, amp: str = "auto") -> torch.dtype | None:
 
 
 def check_compiles(device: torch.device) -> None:
-    """ValueError where `torch.compile` cannot work: its kernels are written in Triton, which has left GPUs below compute capability 8.0 behind."""
+    """ValueError where `torch.compile` cannot work: its kernels are written in Triton, which has dropped GPUs below compute capability 8.0."""
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         raise ValueError("torch.compile needs Triton, which supports GPUs of compute capability 8.0 and above (a T4 has 7.5): train without it.")
 
@@ -96,7 +96,7 @@ def generator(*seed: int, device: torch.device | str = "cpu") -> torch.Generator
 def randn_per_sample(shape: Sequence[int], generators: Sequence[torch.Generator]) -> torch.Tensor:
     """(len(generators), *shape) standard normal float32 on the CPU, row i from generator i alone.
 
-    A sample then depends on its own seed only: not on the batch size, not on the device.
+    A sample then depends on its own seed only, not on the batch size or the device.
     """
     return torch.stack([torch.randn(tuple(shape), generator=g) for g in generators])
 
@@ -131,7 +131,7 @@ def outputs() -> Path:
 
 @contextmanager
 def interrupts_wait() -> Iterator[None]:
-    """While it is open, Ctrl-C and SIGTERM wait: in the middle of `torch.save` they would come out as an error about the file. For the main thread; others are not interrupted."""
+    """Ctrl-C and SIGTERM wait while it is open: in the middle of `torch.save` they would surface as an error about the file. For the main thread; others are not interrupted."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -148,8 +148,8 @@ def interrupts_wait() -> Iterator[None]:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to, in binary, which is moved to `path` when the disk has all of it; Ctrl-C and SIGTERM wait for that. Whatever is raised before (OSError: disk full, no
-    permission), nothing of it is left, and an older file at `path` stays as it was."""
+    """A binary file to write to, which is moved to `path` once all of it is on disk; Ctrl-C and SIGTERM wait for that. If anything is raised before (OSError: disk full, no
+    permission), nothing is left of it, and an older file at `path` stays as it was."""
     temporary = path.with_name(path.name + ".partial")
     with interrupts_wait():
         try:
@@ -163,7 +163,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
             with suppress(OSError):  # nothing to tidy up where nothing could be written
                 temporary.unlink()
             cause = error.__context__
-            if isinstance(error, RuntimeError) and isinstance(cause, OSError):  # torch.save hides what the disk said behind a complaint of its own
+            if isinstance(error, RuntimeError) and isinstance(cause, OSError):  # torch.save hides the disk's error behind one of its own
                 raise OSError(cause.errno, cause.strerror) from error
             raise
 
@@ -176,7 +176,7 @@ def write_json(path: Path, what: object, indent: int | None = 1) -> None:
 
 @contextmanager
 def telling_of_errors() -> Iterator[None]:
-    """For commands: what is wrong with what they are given, or with the files here, ends them with `error: ...` and exit status 1 in place of a traceback."""
+    """For commands: errors in what they are given, or in the files here, end them with `error: ...` and exit status 1 instead of a traceback."""
     try:
         yield
     except (ValueError, RuntimeError, OSError) as error:
@@ -184,7 +184,7 @@ def telling_of_errors() -> Iterator[None]:
 
 
 def progress_file():
-    """Where progress bars go: to standard error, but in a notebook, which paints that red, to standard output."""
+    """Where progress bars go: standard error, but in a notebook, which paints that red, standard output."""
     return sys.stdout if "ipykernel" in sys.modules else sys.stderr
 
 
@@ -194,14 +194,14 @@ def precision_name(dtype: torch.dtype | None) -> str:
 
 
 def device_name(device: torch.device) -> str:
-    """A name of the hardware for tables, such as "Tesla T4" or "CPU, 2 threads"."""
+    """The hardware's name for tables, such as "Tesla T4" or "CPU, 2 threads"."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return "Apple GPU (MPS)" if device.type == "mps" else f"CPU, {torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
 
 
 def peak_memory_mib(device: torch.device) -> int:
-    """The most memory that this process has held so far, in MiB: of a CUDA device what torch allocated on it, else what the process had in RAM."""
+    """The most memory that this process has held so far, in MiB: on CUDA, what torch allocated on the GPU; else what the process had in RAM."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 2**20)
     unit = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB on Linux

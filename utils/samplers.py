@@ -20,7 +20,7 @@ SAMPLERS = ("ddim", "ancestral", "dpm++")
 
 @dataclass(frozen=True)
 class SampleState:
-    """One step done: step of steps, z (B, ...) after it, and the estimate x_hat of the data that it used."""
+    """A finished step: step of steps, z (B, ...) after it, and the estimate x_hat of the data it used."""
 
     step: int
     steps: int
@@ -32,7 +32,7 @@ class SampleState:
 class Known:
     """What is known of the data, to be kept while the rest is sampled (the replacement method; *Video Diffusion Models*, section 3.1).
 
-    x (B, ...): the data; mask, bool, in a shape that broadcasts to x's: True where it is known. generators: one for each of the B samples, apart from the sampler's own.
+    x (B, ...): the data; mask, bool, in a shape that broadcasts to x's: True where it is known. generators: one for each of the B samples, separate from the sampler's.
     """
 
     x: torch.Tensor
@@ -81,8 +81,8 @@ def dpm_solver_step(z: torch.Tensor, x_hat: torch.Tensor, log_snr_t: torch.Tenso
                     x_hat_before: torch.Tensor | None = None, log_snr_before: torch.Tensor | None = None) -> torch.Tensor:
     """From time t to an earlier s by DPM-Solver++(2M) (arXiv 2211.01095, algorithm 2), in half log-SNR.
 
-    x_hat_before and log_snr_before: the estimate of the step before and where it was made; with them the step is of second order,
-    without them it is the first order's, which is DDIM's.
+    x_hat_before and log_snr_before: the previous step's estimate and where it was made; with them the step is of second order,
+    without them of first order, which is DDIM's.
     """
     alpha_s, sigma_s = alpha_sigma(log_snr_s)
     sigma_t = alpha_sigma(log_snr_t)[1]
@@ -103,13 +103,13 @@ def langevin_step(z: torch.Tensor, eps_hat: torch.Tensor, log_snr: torch.Tensor,
 def sample_loop(denoise: Denoiser, z: torch.Tensor, log_snrs: torch.Tensor, generators: Sequence[torch.Generator] | None = None,
                 sampler: str = "ddim", eta: float = 0.0, gamma: float = 0.1, langevin: float = 0.0, clip: bool = True,
                 known: Known | None = None, share_noise: bool = False) -> Iterator[SampleState]:
-    """Denoise z (B, ...) along log_snrs (steps + 1,), ascending, and yield a SampleState a step.
+    """Denoise z (B, ...) along ascending log_snrs (steps + 1,), yielding a SampleState a step.
 
     sampler: "ddim" (eta from 0, deterministic, to 1), "ancestral" (gamma from 0, the lower variance, to 1, the upper) or "dpm++"
     (DPM-Solver++(2M), deterministic). langevin: delta of a Langevin corrector after each step, at the price of a second
     network call; 0 is none. generators: one for each of the B samples, wherever noise is drawn. clip: keep x_hat in [-1, 1]; the noise
-    that it implies follows. The last step adds no noise and is of first order. known: data that is given; it is put into z, freshly noised, before every call of the
-    denoiser, and x_hat is what the denoiser says of it all the same. share_noise: all frames of a clip (B, C, T, H, W) get the same noise (the initial noise, z, is the caller's). ValueError for an unknown sampler, a number out of its range or missing generators.
+    it implies follows. The last step adds no noise and is of first order. known: given data; it is put into z, freshly noised, before every call of the
+    denoiser, while x_hat remains the denoiser's own estimate. share_noise: all frames of a clip (B, C, T, H, W) get the same noise (the initial noise, z, is the caller's). ValueError for an unknown sampler, a number out of its range or missing generators.
     """
     if sampler not in SAMPLERS:
         raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, not {sampler!r}.")
@@ -157,8 +157,8 @@ def guided_denoiser(net: Callable[..., torch.Tensor], cond: torch.Tensor | None,
 
     guidance_scale is g = 1 + w of the paper: 0 ignores the condition, 1 takes the conditional model as it is, more
     exaggerates it. Both halves go through the network in one batch. rescale (phi of arXiv 2305.08891, section 3.4; 0.7 there) brings
-    the guided output's standard deviation back towards the conditional one's, so that strong guidance does not over-expose. interval (low, high): guide where low <= log-SNR < high
-    alone (arXiv 2404.07724); elsewhere, with one log-SNR for all of a batch, the null half is not computed. None: everywhere.
+    the guided output's standard deviation back towards the conditional one's, so that strong guidance does not over-expose. interval (low, high): guide only where
+    low <= log-SNR < high (arXiv 2404.07724); elsewhere, if a whole batch has one log-SNR, the null half is not computed. None: everywhere.
     """
 
     def denoise(z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
@@ -182,9 +182,9 @@ def reconstruction_denoiser(denoise: Denoiser, observe: Callable[[torch.Tensor],
                             free: torch.Tensor | None = None) -> Denoiser:
     """A denoiser with reconstruction guidance (*Video Diffusion Models*, section 3.1): x_hat - weight * alpha / 2 * grad_z |observed - observe(x_hat)|^2.
 
-    observe: what is known of data, a differentiable function of x (B, ...): the given frames of a clip, or its pixels averaged down. observed: its value (B, ...). weight: w_r of the paper.
+    observe: a differentiable function of x (B, ...) for what is known: the given frames of a clip, or its pixels averaged down. observed: its value (B, ...). weight: w_r of the paper.
     The squared norm is a sum over everything observed, and the gradient runs through `denoise` (with classifier-free guidance, through both of its halves). free: bool, broadcasts to x:
-    where x_hat is corrected (None: everywhere). With given frames these are `Known` to the sampler and the others are free; with averaged pixels nothing is known exactly.
+    where x_hat is corrected (None: everywhere). Given frames are `Known` to the sampler and the others are free; with averaged pixels nothing is known exactly.
     """
 
     def denoise_and_correct(z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
@@ -193,7 +193,7 @@ def reconstruction_denoiser(denoise: Denoiser, observe: Callable[[torch.Tensor],
             z = z.detach().requires_grad_(True)
             x_hat = denoise(z, log_snr)
             missed = (observe(x_hat) - observed).square().flatten(1).sum(1)
-            # divided by sigma, which v- and eps-prediction put in front of the network: so float16 has numbers of order one to carry at every noise level
+            # divided by sigma, the factor that v- and eps-prediction put on the network: so float16 carries numbers of order one at every noise level
             gradient, = torch.autograd.grad((missed / sigma.flatten()).sum(), z)
         x_hat, correction = x_hat.detach(), weight * alpha / 2 * sigma * gradient
         return x_hat - (correction if free is None else torch.where(free, correction, 0))

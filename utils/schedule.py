@@ -1,6 +1,6 @@
 """Noise schedules as functions of time: log_snr(t) = log(alpha^2 / sigma^2), in float64.
 
-z_t = alpha x + sigma eps with alpha^2 + sigma^2 = 1, so one number a time says it all, and a sampler that is written in
+z_t = alpha x + sigma eps with alpha^2 + sigma^2 = 1, so one number describes each time, and a sampler written in
 log-SNR works with every schedule. Time runs from t = 0 (data) to t = 1 (noise).
 """
 
@@ -29,7 +29,7 @@ class CosineSchedule:
     """Continuous cosine log-SNR: alpha = cos(pi t / 2) with the log-SNR kept in [low, high]
     (*Video Diffusion Models*, section 2, with [-20, 20]).
 
-    shift moves the middle of the schedule from log-SNR 0 to `shift`, the ends stay: negative values spend more time in strong
+    shift moves the middle of the schedule from log-SNR 0 to `shift`; the ends stay. Negative values spend more time in strong
     noise, which a signal that repeats itself over many pixels or frames needs (*simple diffusion*, arXiv 2301.11093, section 2.1).
     """
 
@@ -57,7 +57,7 @@ class CosineSchedule:
 class FlowSchedule:
     """Rectified flow's straight line from data to noise, (1 - t) x + t eps (arXiv 2209.03003), as a log-SNR: 2 log((1 - t) / t).
 
-    Divided by sqrt((1 - t)^2 + t^2) it is the z of every other schedule, so it needs a network with prediction="flow" and no sampler
+    Divided by sqrt((1 - t)^2 + t^2) it is the z of every other schedule, so it needs a network with prediction="flow" but no sampler
     of its own: an Euler step on the line is a DDIM step. density: how training times are drawn, "uniform" or "logit-normal"
     (mean 0, deviation 1; arXiv 2403.03206, section 3.1), which spends more of them in the middle.
     """
@@ -98,7 +98,7 @@ class DiscreteSchedule(ABC):
         """(steps,) float64: beta_1 .. beta_steps, before any change by zero_terminal_snr."""
 
     def alphas_cumprod(self) -> torch.Tensor:
-        """(steps + 1,) float64: abar_0 = 1, abar_1, .. abar_steps. Index i is step i: there is no off-by-one to make."""
+        """(steps + 1,) float64: abar_0 = 1, abar_1, .. abar_steps. Index i is step i: no room for off-by-one errors."""
         abar = torch.cumprod(1 - self.betas(), 0)
         if self.zero_terminal_snr:
             root = abar.sqrt()

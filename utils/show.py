@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _ARROWS = dict(zip(DIRECTIONS, "→↗↑↖←↙↓↘"))
 BLUE, ORANGE, GREY = "#2a78b8", "#d5731f", "#8a8a8a"  # told apart without colour vision; lines differ in style too
-SMALL, TITLE = 10, 12  # type of labels and of titles, in points: legible on a phone
+SMALL, TITLE = 10, 12  # size of labels and titles, in points: legible on a phone
 
 
 def _clips(clips: torch.Tensor) -> torch.Tensor:
@@ -58,7 +58,7 @@ def _label(ax, text: str) -> None:
 
 
 def _two_lines(text: str) -> str:
-    """A caption on two lines, one for each digit, where it is long."""
+    """A long caption on two lines, one for each digit."""
     return text.replace(" and ", " and\n") if len(text) > 16 else text
 
 
@@ -85,7 +85,7 @@ def image_grid(images: torch.Tensor, columns: int = 10, titles: Sequence[str] | 
 
 
 def image_rows(rows: dict[str, torch.Tensor], columns: Sequence[str] | None = None, title: str = "", cell: float = 0.85) -> Figure:
-    """Named rows of images, each (N, 1, 1, H, W) in [0, 1], `cell` inches large, under each other; `columns` names the N images of a row."""
+    """Named rows of images (N, 1, 1, H, W) in [0, 1], each `cell` inches wide, one below another; `columns` names the N images of a row."""
     import matplotlib.pyplot as plt
 
     pictures = torch.stack([_clips(images)[:, 0, 0] for images in rows.values()]).numpy()
@@ -105,7 +105,7 @@ def image_rows(rows: dict[str, torch.Tensor], columns: Sequence[str] | None = No
 
 def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every: int = 1, title: str = "", xlabel: str = "",
                borders: Sequence[int] = ()) -> Figure:
-    """Each clip (N, 1, T, H, W) as a row of frames, left to right in time; `xlabel` where the axis is something else than frames; a line before each frame of `borders`."""
+    """Each clip (N, 1, T, H, W) as a row of frames, left to right in time; `xlabel` where the axis is not frames; a line before each frame in `borders`."""
     import matplotlib.pyplot as plt
 
     clips = _clips(clips)[:, :, ::every]
@@ -128,7 +128,7 @@ def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every
 
 def xt_slice(clips: torch.Tensor, captions: Sequence[str] | None = None, title: str = "", time_across: bool = False) -> Figure:
     """Each clip seen from above: the brightest pixel of every column (x, across) at every frame (t, downwards). A digit that moves
-    evenly draws a straight line, one that bounces a corner, one that jumps a gap. time_across: t to the right, x upwards, a clip a row: for long clips."""
+    evenly draws a straight line, a bounce makes a corner, a jump a gap. time_across: t to the right, x upwards, one clip a row, for long clips."""
     import matplotlib.pyplot as plt
 
     slices = _clips(clips).amax(dim=3)[:, 0]  # (N, T, W)
@@ -158,7 +158,7 @@ def xt_slice(clips: torch.Tensor, captions: Sequence[str] | None = None, title: 
 
 
 def direction_tables(tables: dict[str, torch.Tensor]) -> Figure:
-    """Tables of `metrics.direction_confusion`, side by side: of the digits asked to set off in a direction (row), the share that does in each (column)."""
+    """Tables of `metrics.direction_confusion`, side by side: the share of digits asked to set off in a direction (row) that sets off in each (column)."""
     import matplotlib.pyplot as plt
 
     names = [_ARROWS[name] for name in DIRECTIONS]
@@ -181,8 +181,8 @@ def direction_tables(tables: dict[str, torch.Tensor]) -> Figure:
 
 
 def network_diagram(net: UNet, sample_shape: tuple[int, int, int, int], title: str = "") -> Figure:
-    """A U-Net as it runs on a sample (C, T, H, W): its stages from left to right, a row a resolution, with the channels that come out, and what each is made of:
-    R a residual block, S attention over space, T attention over time. Dashed: what the way up gets from the way down. The shapes are those of a run, not of the configuration."""
+    """A U-Net as it runs on a sample (C, T, H, W): its stages from left to right, one row per resolution, with their output channels and what each is made of:
+    R a residual block, S attention over space, T attention over time. Dashed: the skip connections. The shapes are those of an actual run, not of the configuration."""
     import matplotlib.pyplot as plt
 
     from .unet import Stage
@@ -212,7 +212,7 @@ def network_diagram(net: UNet, sample_shape: tuple[int, int, int, int], title: s
         (start, right, y), (left, end, _) = ends[k], ends[-1 - k]
         between = sum(end[2] == y for end in ends[k + 1:-1 - k])
         xs, ys = ([right + 0.1, left - 0.1], [y, y]) if not between else ([(start + right) / 2] * 2 + [(left + end) / 2] * 2, [y - 0.2] + [y - 0.28 - 0.04 * between] * 2 + [y - 0.2])
-        ax.plot(xs, ys, color=GREY, linestyle="--", linewidth=1)  # below the stages that stand between, where there are any
+        ax.plot(xs, ys, color=GREY, linestyle="--", linewidth=1)  # below the stages in between, if there are any
     ax.set_yticks([-row for row in range(len(heights))], [f"{height}×{height}" for height in heights], fontsize=SMALL)
     ax.set(xticks=[], xlim=(-0.4, ends[-1][1] + 0.4), ylim=(-len(heights) + 0.5, 0.7))
     ax.spines[:].set_visible(False)
@@ -312,9 +312,9 @@ class TrainingBoard:
 def train_live(trainer: Trainer, name: str, samples: Callable[[Model], torch.Tensor], updates: int = 4, save_every: float = 30.0) -> None:
     """Train to the end in a notebook: progress bar, and a board with the loss over the band of an earlier run of this length, and samples.
 
-    A lost session costs at most `save_every` seconds: the run goes on from its checkpoint NAME.pt in the outputs folder, which goes when
-    it is done. samples: what to show of the model so far, (N, C, T, H, W) in [0, 1], `updates` times. A run of another recipe or length than
-    one recorded (`python -m utils.train --record`) has no band. CheckpointError for a checkpoint that cannot be gone on from, or written.
+    A lost session costs at most `save_every` seconds: the run resumes from its checkpoint NAME.pt in the outputs folder, which is deleted
+    at the end. samples: what to show of the model so far, (N, C, T, H, W) in [0, 1], `updates` times. A run whose recipe or length was not
+    recorded (`python -m utils.train --record`) has no band. CheckpointError for a checkpoint that cannot be resumed from, or written.
     """
     from .train import CheckpointError
 

@@ -2,7 +2,7 @@
 
     python -m utils.super_resolution mav-upsample [--num 64] [--steps 16]      # assets/results/mav-upsample-frames.json
 
-Real clips of 64 pixels are averaged down to 32 and made sharp again. Rows that are in the file already are kept, so the command goes on where it was stopped.
+Real clips of 64 pixels are averaged down to 32 and made sharp again. Rows already in the file are kept, so the command goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class SuperResolutions(ResultRows):
         return torch.stack(cut)
 
     def measure(self, clips: torch.Tensor, still: torch.Tensor) -> dict:
-        """The numbers of clips (num, 1, FRAMES, 64, 64) in [0, 1], and of the same way's result for still clips: missed, the root mean square error; again, that of the clip averaged down;
-        sharpness, the mean step from pixel to pixel, and change, that from frame to frame, as shares of real clips'; flicker of still clips; and, of digits cut out where they truly are, how many the classifier of lesson 03 reads
-        as what they are, and the kernel distance to other real ones."""
+        """The numbers of clips (num, 1, FRAMES, 64, 64) in [0, 1], and of the same way's result for still clips: missed, the root mean square error; again, the same after averaging down;
+        sharpness, the mean step from pixel to pixel along a row, and change, from frame to frame, as shares of real clips'; flicker of still clips; and, for digits cut out where they truly are, how many the classifier of lesson 03 reads
+        correctly, and the kernel distance to other real ones."""
         digits = self._digits(clips, self.batch)
         numbers = {"missed": (clips - self.real).square().mean().sqrt(), "again": (F.avg_pool3d(clips, (1, 2, 2)) - self.small).square().mean().sqrt(),
                    "sharpness": clips.diff(dim=-1).abs().mean() / self.real.diff(dim=-1).abs().mean(), "change": clips.diff(dim=2).abs().mean() / self.real.diff(dim=2).abs().mean(),
@@ -69,7 +69,7 @@ class SuperResolutions(ResultRows):
         return {key: value if isinstance(value, int) else round(float(value), 5) for key, value in numbers.items()}
 
     def enlarge(self, name: str, make: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """The row of one way to double the size, a function of clips, unless it is there."""
+        """Add the row of one way to double the size, `make`, unless it is there."""
         if name in self.rows():
             return
         start = time.monotonic()

@@ -2,7 +2,7 @@
 
     python -m utils.survival vdm-text [--num 128] [--steps 32] [--only noise]      # assets/results/vdm-text-survival.json
 
-What a clip shows of its digits, paths and directions at one level and no more at a lower log-SNR goes wrong between the two. Rows that are in the file already are kept.
+What a clip shows of its digits, paths and directions at one level but not at a lower log-SNR goes wrong between the two. Rows already in the file are kept.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FLOOR, NOISE = "real clips (floor)", "from noise"
 
 
 class Survival(ResultRows):
-    """Measures what is left of the same `num` real clips, sampled anew from each level of noise with their own captions, and keeps the rows in one JSON file."""
+    """Measures what is left of the same `num` real clips, resampled from each noise level with their own captions, and keeps the rows in one JSON file."""
 
     def __init__(self, path: Path, model: Model, num: int, seed: int, steps: int, guidance_scale: float, split: str) -> None:
         super().__init__(path, model, num, seed, steps=steps, guidance_scale=guidance_scale, split=split)
@@ -30,7 +30,7 @@ class Survival(ResultRows):
         self.real, self.captions = (batch.video + 1) / 2, batch.captions
 
     def row(self, name: str) -> None:
-        """The row of that name, unless it is there: of the real clips, of clips sampled from noise, or from the real ones at a log-SNR."""
+        """Add the row of that name, unless it is there: real clips, clips sampled from noise, or from the real ones at a log-SNR."""
         if name in self.rows():
             return
         start, options = time.monotonic(), {"seed": self.seed, "progress": True, "steps": self.more["steps"], "guidance_scale": self.more["guidance_scale"]}

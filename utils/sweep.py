@@ -1,11 +1,11 @@
-"""The curves of lessons 02 and 03: quality against denoising steps for each sampler, and against the guidance scale; the latter of clips, by which a video model's scale is chosen; and where in the noise guidance acts.
+"""The curves of lessons 02 and 03: quality against denoising steps for each sampler, and against the guidance scale; the latter for clips, to choose a video model's scale; and at which noise levels guidance acts.
 
     python -m utils.sweep steps mnist-guided        # assets/results/mnist-guided-steps.json
     python -m utils.sweep guidance mnist-guided     # assets/results/mnist-guided-guidance.json
-    python -m utils.sweep guidance vdm-text         # assets/results/vdm-text-guidance.json: of validation digits
-    python -m utils.sweep intervals vdm-text        # assets/results/vdm-text-intervals.json: guided in a part of the noise alone
+    python -m utils.sweep guidance vdm-text         # assets/results/vdm-text-guidance.json: on validation digits
+    python -m utils.sweep intervals vdm-text        # assets/results/vdm-text-intervals.json: guided at some noise levels only
 
-Every row is measured on the same seeds and the same labels or captions, so rows can be compared pair by pair; real digits and noise stand beside those of images.
+Every row is measured on the same seeds and the same labels or captions, so rows can be compared pair by pair; for images, real digits and noise are added.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FEW, MANY = 32, 1000  # the two numbers of steps that are compared pair by pair
 SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 CLIP_SCALES = (1.0, 1.5, 2.0, 3.0)
 INTERVALS = {"nowhere": None, "everywhere": (-math.inf, math.inf), "below -2": (-math.inf, -2.0), "from -2 to 0": (-2.0, 0.0), "from 0 on": (0.0, math.inf)}  # of log-SNR
-INTERVAL_SCALE = 3.0  # with which clips are guided there
+INTERVAL_SCALE = 3.0  # guidance scale in an interval
 
 
 class Sweep(ResultRows):
@@ -51,7 +51,7 @@ class Sweep(ResultRows):
         return replace(batch, video=(batch.video + 1) / 2)
 
     def measure(self, images: torch.Tensor) -> dict:
-        """The numbers of images (num, 1, 1, 28, 28) in [0, 1]: kernel distance to real digits and, of a model that takes captions, how many
+        """The numbers of images (num, 1, 1, 28, 28) in [0, 1]: kernel distance to real digits and, if the model takes captions, how many
         read as the digit asked for, and their variety as a share of real digits'."""
         features = digit_features(images)
         row = {"kernel_distance": round(kernel_distance(features, self.reference), 5)}
@@ -61,20 +61,20 @@ class Sweep(ResultRows):
         return row
 
     def sample(self, **options) -> tuple[torch.Tensor, float]:
-        """Images of the model for the labels (for none, where it takes none), and the seconds they took."""
+        """The model's images for the labels (without, if it takes none), and the seconds they took."""
         start = time.monotonic()
         labels = self.labels if self.model.recipe.captions else None
         return self.model.sample(labels=labels, num=self.num, seed=self.seed, progress=True, **options), time.monotonic() - start
 
     def controls(self) -> None:
-        """The rows of real digits and of noise."""
+        """Add rows of real digits and of noise."""
         self.write("real held-out (floor)", self.measure(self.held_out))
         self.write("control: noise", self.measure(torch.rand(self.held_out.shape, generator=generator(self.seed, 4))))
 
 
 def steps(sweep: Sweep, samplers: list[str]) -> None:
-    """A row for every sampler and number of steps, guidance 1. The row of FEW steps has the paired gap to MANY steps: of ancestral sampling for
-    itself, of DDIM for the two deterministic samplers, which solve the same equation from the same noise. Rows that are there already are kept.
+    """A row for every sampler and number of steps, guidance 1. The row of FEW steps has the paired gap to MANY steps: ancestral sampling
+    against itself, both deterministic samplers against DDIM, as they solve the same equation from the same noise. Rows already there are kept, but those of FEW and MANY steps are sampled again for the gap.
     """
     for family in (["ddim", "dpm++"], ["ancestral"]):
         kept = {}
@@ -104,13 +104,13 @@ def guidance(sweep: Sweep) -> None:
 
 
 def guidance_of_clips(model: Model, num: int, seed: int, path: Path, kind: str = "motion") -> None:
-    """A row for each of CLIP_SCALES: what the judge reads off clips for `num` captions of this kind of validation digits. To choose a scale by: numbers to be told are of test digits (`evaluate`).
-    Rows that are there already are kept."""
+    """A row for each of CLIP_SCALES: what the judge reads off clips for `num` captions of this kind on validation digits. For choosing a scale: reported numbers are on test digits (`evaluate`).
+    Rows already there are kept."""
     _rows_of_clips(model, num, seed, path, kind, {f"guidance {scale:g}": {"guidance_scale": scale} for scale in CLIP_SCALES})
 
 
 def intervals_of_clips(model: Model, num: int, seed: int, path: Path, kind: str = "motion") -> None:
-    """As `guidance_of_clips`, with INTERVAL_SCALE in each of INTERVALS alone."""
+    """As `guidance_of_clips`, with INTERVAL_SCALE only in each of INTERVALS."""
     _rows_of_clips(model, num, seed, path, kind, {name: {"guidance_scale": 1.0} if interval is None else {"guidance_scale": INTERVAL_SCALE, "guidance_interval": interval}
                                                   for name, interval in INTERVALS.items()})
 
@@ -129,7 +129,7 @@ def _rows_of_clips(model: Model, num: int, seed: int, path: Path, kind: str, set
 
 @telling_of_errors()
 def main() -> None:
-    """Measure one of the two curves for a shipped image model, or the second, or the intervals, for a video model."""
+    """Measure either curve for a shipped image model; or the second, or the intervals, for a video model."""
     parser = argparse.ArgumentParser(prog="python -m utils.sweep", description="Quality against denoising steps, against the guidance scale, or with guidance in a part of the noise.")
     parser.add_argument("what", choices=("steps", "guidance", "intervals"))
     parser.add_argument("model", nargs="?", default="mnist-guided")

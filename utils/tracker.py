@@ -17,13 +17,13 @@ from .data import DIGIT, mnist
 from .paths import SIZE, Reading, bouncing_path, link
 from .runtime import generator, progress_file
 
-MARGIN = 2  # pixels that a digit may stand outside of the frame; its place is found on the grid of half pixels, which is that of the 64-pixel canvas
+MARGIN = 2  # pixels that a digit may extend outside the frame; its place is found on the half-pixel grid, which is that of the 64-pixel canvas
 PLACES = SIZE + 2 * MARGIN - DIGIT // 2  # whole pixels, in each direction, at which a template is tried
-TRUNCATION = 0.25  # pixels: whole pixels of the canvas are cut off, not rounded, so a digit seen at p was meant at p + 0.25 on average
+TRUNCATION = 0.25  # pixels: places on the canvas are truncated, not rounded, so a digit seen at p was meant at p + 0.25 on average
 
 
 def _at_half_pixels(digits: torch.Tensor) -> torch.Tensor:
-    """(K, 28, 28) in the canvas's pixels -> (K, 4, 15, 15): averaged down by 2 from the four places that fall differently on the frame's pixels."""
+    """(K, 28, 28) in the canvas's pixels -> (K, 4, 15, 15): averaged down by 2 at the four half-pixel offsets from the frame's pixels."""
     return torch.stack([F.avg_pool2d(F.pad(digits, (x, 2 - x, y, 2 - y))[:, None], 2)[:, 0] for y in (0, 1) for x in (0, 1)], dim=1)
 
 
@@ -52,7 +52,7 @@ def _library() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _place(frames: torch.Tensor, templates: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the best of templates (K, 4, 15, 15) stands in frames (M, 32, 32): places (M, 2) in half pixels, and by how much each template there lessens
+    """Where the best of templates (K, 4, 15, 15) fits in frames (M, 32, 32): places (M, 2) in half pixels, and by how much each template there reduces
     the frame's squared error, (M, K)."""
     weights = templates.flatten(0, 1)[:, None]
     e = F.conv2d(F.pad(frames, (MARGIN,) * 4)[:, None], 2 * weights, bias=-weights.square().sum((1, 2, 3))).unflatten(1, (-1, 4))  # (M, K, 4, H, W)
@@ -62,7 +62,7 @@ def _place(frames: torch.Tensor, templates: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def _half_pixels(fall: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Places (..., 2) in half pixels from which of `_at_half_pixels` fits, and where in the padded frame."""
+    """Places (..., 2) in half pixels, given which of `_at_half_pixels` fits where in the padded frame."""
     return torch.stack([2 * y + fall // 2, 2 * x + fall % 2], dim=-1) - 2 * MARGIN
 
 
@@ -77,7 +77,7 @@ def _draw(templates: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
 
 def _two_places(frames: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Matching pursuit: places (M, 2, 2) of two digits in half pixels and what each class explains there, (M, 2, 10). The digits overlap by maximum, so
-    what one of them explains is taken away before the other is looked for, and then the first is looked for again."""
+    what one of them explains is removed before the other is looked for, and then both are looked for once more."""
     templates = _templates()
     bank = templates.flatten(0, 1)
     places, explained = [None, None], [None, None]
@@ -124,14 +124,14 @@ def _name(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def _without(clips: torch.Tensor, own: torch.Tensor, places: torch.Tensor, k: int) -> torch.Tensor:
-    """Clips (N, T, 32, 32) with the other digit than k taken away: own (N, 2, 4, 15, 15), places (N, 2, T, 2) in half pixels."""
+    """Clips (N, T, 32, 32) with the digit other than k removed: own (N, 2, 4, 15, 15), places (N, 2, T, 2) in half pixels."""
     t = clips.shape[1]
     other = _draw(repeat(own[:, 1 - k], "n p h w -> (n t) p h w", t=t), places[:, 1 - k].flatten(0, 1))
     return (clips - rearrange(other, "(n t) h w -> n t h w", t=t)).clamp(min=0)
 
 
 def _follow(clips: torch.Tensor, own: torch.Tensor, tracks: torch.Tensor) -> torch.Tensor:
-    """Tracks (N, 2, T, 2) refined with each digit's own picture as the template, near the best bouncing path: places in half pixels."""
+    """Tracks (N, 2, T, 2) refined, near the best bouncing path, with each digit's own picture as template: places in half pixels."""
     n = len(clips)
     expected = bouncing_path(tracks).positions
     everywhere = torch.meshgrid(torch.arange(4), torch.arange(PLACES), torch.arange(PLACES), indexing="ij")
@@ -147,7 +147,7 @@ def _follow(clips: torch.Tensor, own: torch.Tensor, tracks: torch.Tensor) -> tor
 
 
 def _frame_digits(clips: torch.Tensor, own: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
-    """The digit (N, 2, T) whose templates explain best what is at each place, frame by frame."""
+    """The digit (N, 2, T) whose templates best explain what is at each place, frame by frame."""
     bank = _templates()
     norms = bank.square().sum((-1, -2))
     pixel = torch.arange(bank.shape[-1])

@@ -4,8 +4,8 @@
     torchrun --nproc_per_node=4 -m utils.train vdm-text --budget t4-long --out runs/vdm-text [--resume]
     python -m utils.train --all --amp fp16 --minutes 9    # every model and every number, part by part: see reproduce.py
 
-Everything random in step k is drawn from generators seeded with (seed, k), so nothing but the tensors has to be saved for
-a killed run to go on as if it had never stopped. Of several processes each makes its own rows of the same batch, so their number changes nothing but rounding.
+Everything random in step k is drawn from generators seeded with (seed, k), so only the tensors have to be saved for
+a killed run to go on as if it had never stopped. Each of several processes makes its own rows of the same batch, so their number changes nothing but rounding.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from .unet import UNet, freeze, inflate, new_over_time
 from .video_folder import CAPTIONS_FILE, VideoFolder
 
 FORMAT = "video-diffusion-training-2"
-IMAGES = 1_000_003  # added to the seed of the clips: the seed of the images that are packed to them
+IMAGES = 1_000_003  # added to the clips' seed: the seed of the images that are packed with them
 PATIENCE = 20  # consecutive steps without a finite loss or gradient before a run gives up
 
 
@@ -89,7 +89,7 @@ class EMA:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A batch of training: clips x (B, C, T + K, H, W) in [-1, 1], of which the last K = num_images frames are images, noise eps of that shape, log_snr (B,), or with images
+    """A training batch: clips x (B, C, T + K, H, W) in [-1, 1], of which the last K = num_images frames are images, noise eps of that shape, log_snr (B,), or with images
     (B, T + K); tokens of the captions, clips first, and keep, 0 where a caption is dropped, in the shape of log_snr; inputs: what else the network takes."""
 
     x: torch.Tensor
@@ -116,11 +116,11 @@ class Trainer:
     """A recipe in training: network, EMA, optimizer and step counter.
 
     budget: length of the run, over which the learning rate decays, and samples a step. device, amp: see `runtime`. seed: of
-    everything. initial: a trained model to start from instead of the recipe's `initial`, or the seed's weights; it has every parameter of this recipe's network but layers over time
-    and new inputs (those that it has beyond are left out), of as many channels or so many times fewer (`unet.inflate`), else ValueError. Weights of the recipe's `frozen` model stay as they are shipped.
-    clips: a `VideoFolder` to learn from in place of the recipe's data, of its sample_shape, drawn by `seed`; ValueError for another shape, CaptionError for a caption outside the grammar. processes: this one's place among several that train together. parts: gradients of so many
-    parts of a batch are added up before a step, so that a batch may be larger than memory. recompute: save memory, for about a third more time (`UNet.recompute`).
-    fresh_text: the text encoder starts from the seed and not from `initial`: one that has learnt to look at digits alone hardly learns to hear another word.
+    everything. initial: a trained model to start from instead of the recipe's `initial`, or the seed's weights; it has every parameter of this recipe's network but attention, layers over time
+    and new inputs (what only `initial` has is left out, except that projections of residual blocks must agree), with as many channels or a divisor of them (`unet.inflate`), else ValueError. Weights of the recipe's `frozen` model stay as shipped.
+    clips: a `VideoFolder` to learn from instead of the recipe's data, of its sample_shape, drawn by `seed`; ValueError for another shape, CaptionError for a caption outside the grammar. processes: this one's place among several that train together. parts: gradients of this
+    many parts of a batch are summed before a step, so that a batch may be larger than memory. recompute: save memory, for about a third more time (`UNet.recompute`).
+    fresh_text: the text encoder starts from the seed, not from `initial`: one that has learnt to look only at digits hardly learns to hear another word.
     compiled: run the network through `torch.compile`, which takes a minute or two at the start; ValueError for a GPU that it does not support.
     """
 
@@ -185,7 +185,7 @@ class Trainer:
         self.history: list[float] = []
 
     def _data(self, clips: VideoFolder | None) -> tuple:
-        """What clips, and what images to pack to them, are drawn from; ValueError for a folder that the recipe cannot learn from."""
+        """The sources of clips, and of images to pack with them; ValueError for a folder that the recipe cannot learn from."""
         r = dataclasses.replace(self.recipe, captions=self.captions)
         if clips is None:
             return r.dataset("train", self.seed, self.device), r.dataset("train", self.seed + IMAGES, self.device, num_frames=1) if r.num_images else None
@@ -196,7 +196,7 @@ class Trainer:
         if r.frame_skips:
             raise ValueError(f"{r.name} learns from several frame rates, which a folder of clips does not have: train another recipe.")
         if self.captions is not None:
-            for file, text in zip(clips.files, clips.texts):  # a caption outside the grammar is found out now
+            for file, text in zip(clips.files, clips.texts):  # find a caption outside the grammar now
                 try:
                     tokenize([text])
                 except CaptionError as error:
@@ -247,7 +247,7 @@ class Trainer:
         x = batch.video
         if k:
             images = self.images.sample(num * k, index=step, rows=of_images)
-            t = self._pack(t, r.schedule.sample_t(num * k, g)[of_images])  # (B, T + K), as everything that follows
+            t = self._pack(t, r.schedule.sample_t(num * k, g)[of_images])  # (B, T + K), like everything below
             keep = self._pack(keep, (torch.rand(num * k, generator=g) >= drop)[of_images].float())
             x = torch.cat([x, rearrange(images.video, "(b k) c 1 h w -> b c k h w", k=k)], dim=2)
         on_device = generator(self.seed, step, 2, device=self.device)
@@ -257,7 +257,7 @@ class Trainer:
         return Drawn(x, eps, log_snr, tokens, keep.to(self.device), k, self._inputs(x, skip, g, on_device, rows))
 
     def _inputs(self, x: torch.Tensor, skip: int | None, g: torch.Generator, on_device: torch.Generator, rows: slice) -> dict[str, torch.Tensor]:
-        """What else the network is told of the clips x (B, C, T, H, W): frames a second; frames that are given; or the clips at half the size, with noise of a random strength."""
+        """What else the network is told about the clips x (B, C, T, H, W): frames a second; given frames; or the clips at half the size, with noise of a random strength."""
         r, num, inputs = self.recipe, self.budget.batch_size, {}
         if skip is not None:
             inputs["fps"] = torch.full((len(x),), FINE_FPS / skip, device=self.device)
@@ -271,7 +271,7 @@ class Trainer:
         return inputs
 
     def _pack(self, clips: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """One row a clip (B, ...) and one an image (B*K, ...) to one a frame, (B, T + K, ...)."""
+        """One row per clip (B, ...) and image (B*K, ...) to one per frame, (B, T + K, ...)."""
         every = clips[:, None].expand(-1, self.recipe.sample_shape[1], *clips.shape[1:])
         return torch.cat([every, images.unflatten(0, (len(clips), -1))], dim=1)
 
@@ -283,13 +283,13 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.device)
         for rows in self.shares:
-            waiting = self.processes.size > 1 and rows is not self.shares[-1]  # gradients travel once a step
+            waiting = self.processes.size > 1 and rows is not self.shares[-1]  # gradients sync once a step
             with self.module.no_sync() if waiting else contextlib.nullcontext():
                 loss = self.module(self.step, rows) / len(self.shares)
                 with telling_of_lost_processes() if self.processes.size > 1 else contextlib.nullcontext():
                     self.scaler.scale(loss).backward()
             total += loss.detach()
-        if self.step + 1 < self.steps:  # while a GPU works on this step: the check below waits for it
+        if self.step + 1 < self.steps:  # draw ahead while a GPU works: the check below waits for it
             rows = self.shares[0]
             self.ahead = {(self.step + 1, rows.start, rows.stop): self.draw(self.step + 1, rows)}
         loss = self.processes.mean(total)
@@ -299,7 +299,7 @@ class Trainer:
             finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
             self.whole = False  # from here to the end of the step, weights and counters do not belong together
             if finite or self.scaler.is_enabled():
-                self.scaler.step(self.optimizer)  # a scaler skips a step that is not finite by itself
+                self.scaler.step(self.optimizer)  # a scaler itself skips a step that is not finite
             self.scaler.update()
         except BaseException:
             self._renew_scaler(self.scaler.state_dict())
@@ -318,7 +318,7 @@ class Trainer:
         return Progress(self.step, self.steps, self.history[-1], seconds, skipped=not finite)
 
     def _renew_scaler(self, state: dict) -> None:
-        """A scaler in that state (empty: as new) which is not in the middle of a step: one that is takes no other, and `load_state_dict` does not change that."""
+        """A new scaler in that state (empty: the default), outside any step: one in mid-step takes no new step, and `load_state_dict` does not change that."""
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.scaler.is_enabled())
         if state:
             self.scaler.load_state_dict(state)
@@ -333,8 +333,8 @@ class Trainer:
         return Model(self.recipe, copy.deepcopy(self.ema.net), self.provenance(), self.device)
 
     def provenance(self, step: int | None = None) -> dict:
-        """Where the weights come from, now or after so many steps, with the FLOPs that were spent on them; "initial" is the same of the model
-        they started from, "frozen" of those that they rest on where these came later."""
+        """Where the weights come from, now or after `step` steps, with the FLOPs spent on them; "initial" is the same for the model
+        they started from, "frozen" for the frozen weights they rest on, where these came later."""
         step = self.step if step is None else step
         practised = sum(self.practice(k) is not None for k in range(step))
         flops = sum(measure(self.recipe.net, self.recipe.sample_shape, num_images, self.recipe.frozen is not None).flops * self.budget.batch_size * steps
@@ -353,7 +353,7 @@ class Trainer:
         return this_run | ({} if self.origin is None else {"initial": self.origin}) | ({} if self.base is None else {"frozen": self.base})
 
     def fingerprint(self) -> str:
-        """A text that is the same exactly for runs which may continue each other: the learning rate may change on the way."""
+        """A text that two runs share exactly if one may continue the other: the learning rate may change on the way."""
         return repr((dataclasses.replace(self.recipe, budgets={}, learning_rate=0.0), self.budget, self.seed, *(origin for origin in (self.origin, self.base) if origin is not None), *(["fresh text"] if self.fresh_text else []),
                      *([self.data.digest] if isinstance(self.data, VideoFolder) else []), *([] if isinstance(self.optimizer, Muon) else [type(self.optimizer).__name__])))
 
@@ -379,7 +379,7 @@ class Trainer:
         self.net.load_state_dict(state["net"])
         self.ema.net.load_state_dict(state["ema"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self._renew_scaler(state["scaler"])  # empty after a run without float16: one with it begins with a scale of its own
+        self._renew_scaler(state["scaler"])  # empty after a run without float16: a run with it starts at its own scale
         self.whole = True
         self.ema.updates, self.step, self.bad_steps = state["ema_updates"], state["step"], state["bad_steps"]
         self.trained_seconds, self.history = state["trained_seconds"], list(state["history"])
@@ -401,8 +401,8 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def loss_band(history: list[float], points: int = 100) -> list[list[float]]:
-    """A loss curve as at most `points` rows [step, mean, low, high]: mean of a window of steps, and +-2 standard deviations of single steps in it, those of the loss's logarithm, as
-    losses are drawn on that scale. Drawn under a live curve it says what is usual."""
+    """A loss curve as about `points` rows [step, mean, low, high], fewer than twice as many: mean of a window of steps, and +-2 standard deviations of single steps in it, in the loss's logarithm, as
+    losses are drawn on that scale. Drawn under a live curve, it shows what is usual."""
     window = max(min(5, len(history)), len(history) // points)
     rows = []
     for start in range(0, len(history) - window + 1, window):
@@ -416,7 +416,7 @@ def main(argv: list[str] | None = None) -> int:
     """Train a recipe, or with --all everything that is shipped, from the command line; returns the exit status."""
     argv = sys.argv[1:] if argv is None else argv
     if "--all" in argv:
-        from .reproduce import main as train_all  # it stands above this file: it calls it, and all that measures
+        from .reproduce import main as train_all  # it builds on this file, and on all that measures
 
         return train_all([argument for argument in argv if argument != "--all"])
     parser = argparse.ArgumentParser(prog="python -m utils.train", description="Train a model of the series.",
@@ -498,7 +498,7 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Hold the folder of a run: CheckpointError when another process trains in it. The lock goes with the process, however it ends. Where the file system has no locks, a warning."""
+    """Lock a run's folder: CheckpointError when another process trains in it. The lock ends with the process, however that ends. Where the file system has no locks, a warning."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = open(out / "lock", "w")
@@ -516,7 +516,7 @@ def alone(out: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def stopping_between_steps() -> Iterator[list[int]]:
-    """While it is open, Ctrl-C and SIGTERM wait for the end of the step: they go into the list that it gives. A second one does not wait."""
+    """While this is open, Ctrl-C and SIGTERM wait for the end of the step: they go into the list it yields. A second one does not wait."""
     asked: list[int] = []
 
     def ask(number: int, frame) -> None:
@@ -548,14 +548,14 @@ def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, check
         if processes.first:
             print(f"resumed at step {trainer.step} of {trainer.steps}")
     elif processes.first:
-        trainer.save(checkpoint)  # a folder that cannot be written is found out now, not after an hour
+        trainer.save(checkpoint)  # an unwritable folder is found now, not after an hour
         if hear:
             _hear(trainer, out / "hearing.json")
     start = saved = time.monotonic()
     average = None
     bar = tqdm(total=trainer.steps, initial=trainer.step, desc=trainer.recipe.name, mininterval=1, disable=not processes.first)
     try:
-        with stopping_between_steps() if processes.size == 1 else contextlib.nullcontext() as asked:  # of several, one may wait for a message from another
+        with stopping_between_steps() if processes.size == 1 else contextlib.nullcontext() as asked:  # among several, one may await another's message
             for progress in trainer.run():
                 if not progress.skipped:
                     average = progress.loss if average is None else 0.98 * average + 0.02 * progress.loss
@@ -568,7 +568,7 @@ def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, check
                     trainer.save(checkpoint)
                     saved = now
                 late = minutes is not None and now - start > 60 * minutes
-                if minutes is not None and processes.size > 1:  # all stop together; alone, a GPU need not be waited for
+                if minutes is not None and processes.size > 1:  # all stop together; one alone need not wait for a GPU
                     late = bool(processes.mean(torch.tensor(float(late), device=trainer.device)) > 0)
                 if late:
                     break
@@ -584,7 +584,7 @@ def _run(trainer: Trainer, out: Path, minutes: float | None, resume: bool, check
 
 
 def _hear(trainer: Trainer, path: Path) -> None:
-    """Add a row to the file: what the EMA weights have heard so far. Rows of later steps, of a run that was killed since its last checkpoint, are dropped."""
+    """Add a row to the file: what the EMA weights have heard so far. Rows of this or later steps, from a run killed after its last checkpoint, are dropped."""
     model = Model(trainer.recipe, trainer.ema.net, device=trainer.device)
     model.dtype = trainer.dtype
     try:
@@ -610,9 +610,9 @@ def _export(trainer: Trainer, out: Path, publish: bool, record: str | None) -> N
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster that takes the machine back: save first, as for Ctrl-C
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # when a cluster takes the machine back, save first, as for Ctrl-C
     status = main()
-    if "WORLD_SIZE" in os.environ:  # of several: threads of the backend, torn down with Python, now and then abort a process that is done
+    if "WORLD_SIZE" in os.environ:  # among several: backend threads, torn down with Python, now and then abort a process that is done
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)

@@ -25,13 +25,13 @@ CONDITIONING = (None, "frames", "low_res")
 class UNetConfig:
     """The shape of a network. Tuples have one entry a level, from the finest to the coarsest.
 
-    channels: width. blocks: residual blocks on the way down (and again on the way up). space, time: is there attention
+    channels: width. blocks: residual blocks on the way down (and again on the way up). space, time: has attention
     over space, over time. stem: side of the space-to-depth patch that the network sees as one pixel (1 = none).
     text_width: width of the text encoder, None for a network without captions.
-    max_distance: how far apart temporal attention tells frames apart, T - 1 for training clips of T frames.
-    pseudo_3d: every 3x3 convolution is followed by one over three frames, and images pass by all layers over time (*Make-A-Video*, section 3.2).
-    frame_rate: takes frames a second. conditioning: what else it sees, through weights that start at zero: "frames" of the clip that are given, with a mask
-    (*Make-A-Video*, section 3.3), or a clip of half the size, "low_res", with the noise that was put on it, "augmentation".
+    max_distance: largest frame offset temporal attention resolves, T - 1 for training clips of T frames.
+    pseudo_3d: every 3x3 convolution is followed by one over three frames, and images bypass all layers over time (*Make-A-Video*, section 3.2).
+    frame_rate: takes frames a second. conditioning: what else it sees, through weights that start at zero: given "frames" of the clip, with a mask
+    (*Make-A-Video*, section 3.3), or "low_res", a clip of half the size, with "augmentation", the noise put on it.
     """
 
     channels: tuple[int, ...] = (32, 64, 128)
@@ -77,12 +77,12 @@ class Stage(nn.Module):
 
 
 class UNet(nn.Module):
-    """The network: (z, log_snr, cond) -> what the recipe predicts (eps, x or v), in the shape of z."""
+    """The network: (z, log_snr, cond) -> what the recipe predicts (eps, x, v or flow), in the shape of z."""
 
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.recompute = False  # in training: keep no activations inside stages, and compute them anew for the backward pass (arXiv 1604.06174)
+        self.recompute = False  # in training: keep no activations inside stages, but recompute them for the backward pass (arXiv 1604.06174)
         widths, patch = config.channels, config.in_channels * config.stem**2
         self.text = TextEncoder(config.text_width, config.embed_dim) if config.text_width else None
         self.log_snr = ScalarEmbedding(config.embed_dim, -20, 20)
@@ -92,7 +92,7 @@ class UNet(nn.Module):
             zero_init(embedding.mlp[-1])
         self.first = Convolution(patch, widths[0], config.pseudo_3d)
         extra = {None: 0, "frames": patch + config.stem**2, "low_res": patch}[config.conditioning]
-        self.conditioning = zero_init(Convolution(extra, widths[0], config.pseudo_3d)) if extra else None  # as more input channels would, with weights of zero
+        self.conditioning = zero_init(Convolution(extra, widths[0], config.pseudo_3d)) if extra else None  # like extra input channels with weights of zero
         self.down = nn.ModuleList()
         channels = widths[0]
         for level, width in enumerate(widths):
@@ -119,8 +119,8 @@ class UNet(nn.Module):
         """z (B, C, T, H, W); log_snr (B,), or (B, T) for one a frame; cond (B, embed_dim), or (B, T, embed_dim) for one a
         frame; None is the null condition. num_images=K: the last K frames are independent images. Returns the shape of z.
 
-        Of networks that take them: fps (B,), frames a second, None for unknown; mask (B, 1, T, H, W), 1 = given, with given (B, C, T, H, W) in [-1, 1], of
-        use where mask is 1, neither for nothing given; low_res (B, C, T, H/2, W/2) in [-1, 1] with augmentation (B,) from 0 to 1, the standard deviation of the noise
+        If the network takes them: fps (B,), frames a second, None if unknown; mask (B, 1, T, H, W), 1 = given, with given (B, C, T, H, W) in [-1, 1], used
+        where mask is 1, neither if nothing is given; low_res (B, C, T, H/2, W/2) in [-1, 1] with augmentation (B,) from 0 to 1, the standard deviation of the noise
         in it (None: 0; see `diffusion.augment`). Raises ValueError for a shape that does not fit, and for what the network does not take.
         """
         c = self.config
@@ -204,9 +204,9 @@ def new_over_time(net: UNet) -> set[str]:
 
 
 def inflate(net: UNet, initial: UNet) -> UNet:
-    """Take every weight of `initial`, say an image network, that `net`, say a video network, has: so that at the start it does to each frame what `initial` does.
+    """Copy to `net`, say a video network, every weight of `initial`, say an image network, that `net` has, so at first it treats each frame as `initial` does.
 
-    What `net` has beyond it must be layers or inputs that start as the identity, as those over time do (*Make-A-Video*, section 3.2) and all attention, or, at levels where `initial`
+    What `net` has beyond it must be layers or inputs that start as the identity, as those over time (*Make-A-Video*, section 3.2) and all attention do, or, at levels where `initial`
     has no attention, a multiple of the channels (see `_widened`) and of nothing else. Raises ValueError for networks that do not fit.
     """
     own, given, g = net.state_dict(), initial.state_dict(), torch.Generator().manual_seed(0)
@@ -231,8 +231,8 @@ def _multiple(wide: torch.Size, narrow: torch.Size) -> bool:
 
 
 def _widened(weight: torch.Tensor, shape: torch.Size, g: torch.Generator) -> torch.Tensor:
-    """The weight (out, in, ...), or the bias (out,), of a layer with several times the channels: each becomes so many equal ones, side by side and hence in the same group of a
-    normalization, and what is read from one is shared out among its copies at random, or they would stay equal; the network does what it did (Net2Net, arXiv 1511.05641)."""
+    """The weight (out, in, ...), or the bias (out,), of a layer with several times the channels: each becomes several equal ones, side by side and hence in the same group of a
+    normalization, and the weights that read it are split among its copies at random, or they would stay equal; the network does what it did (Net2Net, arXiv 1511.05641)."""
     out, copies = shape[0] // weight.shape[0], shape[1] // weight.shape[1] if weight.dim() > 1 else 1
     weight = weight.repeat_interleave(out, dim=0)
     if copies == 1:
@@ -242,7 +242,7 @@ def _widened(weight: torch.Tensor, shape: torch.Size, g: torch.Generator) -> tor
 
 
 def freeze(net: UNet, trained: set[str]) -> UNet:
-    """Leave gradients to the parameters named in `trained`, and take them from all others."""
+    """Let the parameters named in `trained`, and no others, require gradients."""
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name in trained)
     return net

@@ -52,7 +52,7 @@ class VideoFolder(Stream):
     32 pixels is 480 x 1024 = 0.5 MB, and an hour at 30 fps in RGB at 64 pixels 108,000 x 3 x 4096 = 1.3 GB.
 
     files: the clips' paths in the folder, sorted; clips: each (C, T, H, W) uint8; texts: their captions, or None; skipped: what could not
-    be used, path -> reason. `print(dataset)` sums up. Hidden files are passed over.
+    be used, path -> reason. `print(dataset)` sums up. Hidden files are ignored.
     Raises DataError when there is no such folder, no clip is left, ffmpeg is missing or the captions file is missing or faulty;
     ValueError for bad arguments.
     """
@@ -96,7 +96,7 @@ class VideoFolder(Stream):
                             f"fewer num_frames.{self._skipped_lines()}")
 
     def drawn(self, seed: int, num_frames: int | None = None) -> VideoFolder:
-        """The same clips, kept once, from which `sample` draws by another seed, and stretches of another length. ValueError for one that is longer than this folder's num_frames."""
+        """The same clips, not copied, from which `sample` draws with another seed, and stretches of another length. ValueError for a length above this folder's num_frames."""
         if not 1 <= (num_frames or 1) <= self.num_frames:
             raise ValueError(f"These clips have at least {self.num_frames} frames; num_frames cannot be {num_frames}.")
         other = copy.copy(self)
@@ -134,9 +134,9 @@ class VideoFolder(Stream):
         return "\n".join([f"\nSkipped {len(self.skipped)}:", *lines])
 
     def sample(self, num: int, index: int | None = None, rows: slice = slice(None)) -> Batch:
-        """`num` stretches of num_frames frames, video (num, C, T, H, W): a clip, then its first frame, each drawn evenly.
+        """`num` stretches of num_frames frames, video (num, C, T, H, W): a clip, then its start, each drawn uniformly.
 
-        `index` numbers the batch; without it, batches follow each other. rows: make only these of the num.
+        `index`: the batch's number, by default the next. rows: make only these of the num.
         """
         if num < 1:
             raise ValueError(f"num must be at least 1, not {num}.")
@@ -154,7 +154,7 @@ class VideoFolder(Stream):
         """The whole clip (T, H, W, C) uint8, or _Skip."""
         try:
             if not stat.S_ISREG(path.stat().st_mode):
-                raise _Skip("not a regular file")  # to open a named pipe would hang
+                raise _Skip("not a regular file")  # opening a named pipe would hang
             with path.open("rb") as opened:
                 start = opened.read(8)
         except OSError as error:
@@ -162,7 +162,7 @@ class VideoFolder(Stream):
         if not start:
             raise _Skip("empty file")
         if start.startswith(b"RIFF") and int.from_bytes(start[4:], "little") + 8 > path.stat().st_size:
-            raise _Skip("cut off: the file is shorter than it says")  # ffmpeg takes such an AVI as it is
+            raise _Skip("cut off: the file is shorter than it says")  # ffmpeg accepts such an AVI
         if path.suffix.lower() == ".gif":
             source = _gif_frames(path, self.fps)
         else:
@@ -189,7 +189,7 @@ def _names(folder: Path, captions: Path) -> list[str]:
 
 
 def _spelt(name: str) -> str:
-    """A name with letters such as é as one sign: some systems write them as two, and the captions file may come from another."""
+    """A name with letters such as é as one code point: some systems write two, and the captions file may come from another."""
     return unicodedata.normalize("NFC", name)
 
 
@@ -241,7 +241,7 @@ def _square(frame: np.ndarray, image_size: int, channels: int) -> np.ndarray:
 
 
 def _gif_frames(path: Path, fps: float | None) -> Iterator[np.ndarray]:
-    """Frames (H, W, 4) uint8 of a GIF, at `fps` if given; _Skip when it is none, or when its end is missing."""
+    """Frames (H, W, 4) uint8 of a GIF, at `fps` if given; _Skip if it is not a GIF, or its end is missing."""
     end = shown = 0  # milliseconds to the end of the frame, intervals of 1 / fps so far
     with path.open("rb") as stream:
         if stream.read(6) not in (b"GIF87a", b"GIF89a"):
@@ -251,11 +251,11 @@ def _gif_frames(path: Path, fps: float | None) -> Iterator[np.ndarray]:
             for k, frame in enumerate(file.iter(mode="RGBA")):
                 duration = file.metadata(index=k).get("duration", 0)
                 end += duration if duration > 10 else 100
-                # Intervals whose middle has come by now, as ffmpeg's filter counts them; a middle between two frames is the earlier one's.
+                # Intervals whose middle has passed by now, as ffmpeg's filter counts; a middle between two frames goes to the earlier one.
                 times = 1 if fps is None else math.floor(end * fps / 1000 + 0.5 + 1e-6) - shown
                 shown += times
                 yield from repeat(frame, times)
-            # Pillow reads to the GIF's end mark and takes the end of the file for one: whole frames that are missing raise nothing.
+            # Pillow reads to the GIF's end mark and accepts the end of the file as one: missing whole frames raise nothing.
             stream.seek(-1, 1)
             if stream.read(1) != b";":
                 raise _Skip("cut off: the GIF's end is missing")
@@ -270,7 +270,7 @@ def _video_frames(path: Path, fps: float | None) -> Iterator[np.ndarray]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """imageio-ffmpeg warns of every phone clip that it turns upright, where nothing is wrong."""
+    """imageio-ffmpeg warns of every phone clip it turns upright, though nothing is wrong."""
     logger = logging.getLogger("imageio_ffmpeg")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -283,7 +283,7 @@ def _quiet() -> Iterator[None]:
 def _check_container(path: Path) -> None:
     """_Skip unless ffmpeg can read the file's video stream to its end (read, not decode: this is quick).
 
-    The decoder alone would hand out the frames before a cut without a word. A cut that falls exactly between two frames of a file whose
+    The decoder alone would silently hand out the frames before a cut. A cut that falls exactly between two frames of a file whose
     index comes first is not noticed: its frames are whole, there are only fewer.
     """
     try:
