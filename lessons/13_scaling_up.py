@@ -832,7 +832,7 @@ with torch.no_grad():
 print("parameters:", *(sum(p.numel() for p in net.parameters()) for net in (small, large)))
 
 # %% [markdown]
-# Does it pay? We enlarged both the video and the image model like this and trained them further for some minutes on an H200 (measured once; these weights are not shipped). We also trained the image model from scratch, and `mav`, whose layers over time rest on it:
+# Does it pay? We enlarged both the video and the image model like this and trained them further for some minutes on an H200 (measured once; these weights are not shipped). We also trained the image model from scratch, and `mav`, whose layers over time rest on it (images are sampled by DDIM here):
 
 # %%
 grown = json.loads((ASSETS / "results" / "grown-networks.json").read_text())

@@ -179,11 +179,11 @@ VDM_TEXT = Recipe(
 VDM = replace(VDM_TEXT, name="vdm", net=replace(VDM_TEXT.net, text_width=None), captions=None, null_probability=0.0, guidance_scale=1.0, curriculum=None)
 
 MAV_IMAGE = replace(VDM_TEXT, name="mav-image", kind="image", net=replace(VDM_TEXT.net, time=(False,) * 4), sample_shape=(1, 1, 32, 32), num_images=0, curriculum=None,
-                    null_probability=0.2, guidance_scale=4.0, sampler="ddim",
+                    null_probability=0.2, guidance_scale=4.0,
                     budgets={"smoke": Budget(5, 8), "cpu": Budget(150, 16), "t4": Budget(2500, 512), "t4-long": Budget(7500, 512)})
 
 MAV = replace(MAV_IMAGE, name="mav", kind="video", net=replace(VDM_TEXT.net, pseudo_3d=True, frame_rate=True), sample_shape=(1, 16, 32, 32),
-              null_probability=1.0, sampler="ancestral", initial="mav-image", frozen="mav-image", frame_skips=(1, 2, 3, 4, 5), fps=6.0,
+              null_probability=1.0, initial="mav-image", frozen="mav-image", frame_skips=(1, 2, 3, 4, 5), fps=6.0,
               budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(3000, 64), "t4-long": Budget(9000, 64)})
 
 MAV_INTERPOLATE = replace(MAV, name="mav-interpolate", kind="interpolate", net=replace(MAV.net, conditioning="frames"), initial="mav", guidance_scale=1.0, sampler="ddim",
