@@ -1,6 +1,6 @@
 """The forward process, the four parameterizations of what a network predicts, and the loss.
 
-Shapes: x, z, eps, v are (B, ...); log_snr is (B,), or (B, T) where each frame of (B, C, T, H, W) has its own noise level.
+Shapes: x, z, eps, v are (B, ...); log_snr is (B,), or (B, T) where each frame of (B, C, T, H, W) has its own noise level, or (B, 1, T, H, W) where each pixel has.
 Conversions run in the dtype of z, their coefficients in float64.
 """
 
@@ -16,12 +16,14 @@ PREDICTIONS = ("eps", "x", "v", "flow")
 
 def coefficients(log_snr: torch.Tensor, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """alpha and sigma of log_snr, computed in float64, with the dtype and device of `like` and a shape that broadcasts to it:
-    (B,) gives (B, 1, ...), (B, T) gives (B, 1, T, 1, ...)."""
+    (B,) gives (B, 1, ...), (B, T) gives (B, 1, T, 1, ...), as many axes as `like` stay as they are."""
     alpha, sigma = alpha_sigma(log_snr)
     return _spread(alpha, like).to(like), _spread(sigma, like).to(like)
 
 
 def _spread(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    if values.dim() == like.dim() > 2:
+        return values
     lead = values.shape if values.dim() == 1 else (values.shape[0], 1, values.shape[1])
     return values.view(*lead, *[1] * (like.dim() - len(lead)))
 

@@ -33,15 +33,19 @@ class Budget:
 
 @dataclass(frozen=True)
 class Practice:
-    """A part of a curriculum: for a `share` of a run's steps, clips of `num_digits` digits with directions in their captions, no caption dropped and no images packed with the clips, at a
-    log-SNR that is uniform (as t is) from `strongest` to `weakest`: where the noise still hides what the caption tells."""
+    """A part of a curriculum: for a `share` of a run's steps, clips of `num_digits` digits, no caption dropped and no images packed with the clips, at a
+    log-SNR that is uniform (as t is) from `strongest` to `weakest`: where the noise still hides what the caption tells. Captions have directions; but with `clearer` they are
+    the recipe's own, and all digits but one have up to so much more log-SNR, so that the network can learn to see by them which one is missing (`utils.neighbours`)."""
 
     share: float
     num_digits: int
     strongest: float
     weakest: float
+    clearer: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.clearer < 0 or self.clearer and self.num_digits < 2:
+            raise ValueError(f"clearer is how much more log-SNR all digits but one have, at least 0, and more than that only with two digits or more; got {self.clearer} with {self.num_digits}.")
         if self.strongest > self.weakest:
             raise ValueError(f"The strongest noise has the lowest log-SNR; got {self.strongest} for it and {self.weakest} for the weakest.")
 
@@ -68,6 +72,11 @@ class Curriculum:
     def share(self) -> float:
         """The share of a run's steps before the recipe's own task."""
         return sum(part.share for part in self.practices)
+
+    @property
+    def hides(self) -> bool:
+        """Whether a practice shows some digits more clearly than another."""
+        return any(part.clearer for part in self.practices)
 
     def with_share(self, share: float) -> Curriculum:
         """The same, scaled to `share`."""
@@ -178,11 +187,12 @@ VDM_TEXT = Recipe(
 
 VDM = replace(VDM_TEXT, name="vdm", net=replace(VDM_TEXT.net, text_width=None), captions=None, null_probability=0.0, guidance_scale=1.0, curriculum=None)
 
-MAV_IMAGE = replace(VDM_TEXT, name="mav-image", kind="image", net=replace(VDM_TEXT.net, time=(False,) * 4), sample_shape=(1, 1, 32, 32), num_images=0, curriculum=None,
+MAV_IMAGE = replace(VDM_TEXT, name="mav-image", kind="image", net=replace(VDM_TEXT.net, time=(False,) * 4), sample_shape=(1, 1, 32, 32), num_images=0,
+                    curriculum=Curriculum((Practice(0.2, 2, -4.0, 0.0, clearer=6.0), Practice(0.15, 2, -2.5, 0.5, clearer=2.0)), rehearsal=2),
                     null_probability=0.2, guidance_scale=4.0,
                     budgets={"smoke": Budget(5, 8), "cpu": Budget(150, 16), "t4": Budget(2500, 512), "t4-long": Budget(7500, 512)})
 
-MAV = replace(MAV_IMAGE, name="mav", kind="video", net=replace(VDM_TEXT.net, pseudo_3d=True, frame_rate=True), sample_shape=(1, 16, 32, 32),
+MAV = replace(MAV_IMAGE, name="mav", kind="video", net=replace(VDM_TEXT.net, pseudo_3d=True, frame_rate=True), sample_shape=(1, 16, 32, 32), curriculum=None,
               null_probability=1.0, initial="mav-image", frozen="mav-image", frame_skips=(1, 2, 3, 4, 5), fps=6.0,
               budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(3000, 64), "t4-long": Budget(9000, 64)})
 

@@ -39,6 +39,7 @@ from .diffusion import augment, loss_per_sample, q_sample
 from .hearing import heard_so_far
 from .keyframes import sample_masks
 from .model import MAX_AUGMENTATION, Model
+from .neighbours import NAMING, Neighbours, Readers
 from .optimizer import Muon
 from .pretrained import CHECKPOINTS, load_initial, load_pretrained, provenance, runs, save_weights, shipped_flops, total_flops
 from .processes import ALONE, Processes, join, telling_of_lost_processes
@@ -47,7 +48,7 @@ from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_bud
 from .unet import UNet, freeze, inflate, new_over_time
 from .video_folder import CAPTIONS_FILE, VideoFolder
 
-FORMAT = "video-diffusion-training-2"
+FORMAT = "video-diffusion-training-3"
 IMAGES = 1_000_003  # added to the clips' seed: the seed of the images that are packed with them
 PATIENCE = 20  # consecutive steps without a finite loss or gradient before a run gives up
 
@@ -90,7 +91,7 @@ class EMA:
 @dataclass(frozen=True)
 class Drawn:
     """A training batch: clips x (B, C, T + K, H, W) in [-1, 1], of which the last K = num_images frames are images, noise eps of that shape, log_snr (B,), or with images
-    (B, T + K); tokens of the captions, clips first, and keep, 0 where a caption is dropped, in the shape of log_snr; inputs: what else the network takes."""
+    (B, T + K); tokens of the captions, clips first, and keep, 0 where a caption is dropped, in the shape of log_snr; inputs: what else the network takes; neighbours: in a practice with some digits clearer, which."""
 
     x: torch.Tensor
     eps: torch.Tensor
@@ -99,6 +100,7 @@ class Drawn:
     keep: torch.Tensor
     num_images: int
     inputs: dict[str, torch.Tensor]
+    neighbours: Neighbours | None = None
 
 
 class _StepLoss(nn.Module):
@@ -106,7 +108,7 @@ class _StepLoss(nn.Module):
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__()
-        self.net, self.trainer = trainer.net, trainer
+        self.net, self.readers, self.trainer = trainer.net, trainer.readers, trainer
 
     def forward(self, step: int, rows: slice) -> torch.Tensor:
         return self.trainer.loss(step, rows)
@@ -168,14 +170,18 @@ class Trainer:
         if compiled:
             check_compiles(self.device)
             self.net.compile(dynamic=False)
-        self.optimizer = Muon(self.net, recipe.learning_rate)
+        self.curriculum, self.readers = recipe.curriculum if clips is None else None, None
+        if self.curriculum is not None and self.curriculum.hides:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed)
+                self.readers = Readers(recipe.net).to(self.device)
+        self.optimizer = Muon(nn.ModuleList(filter(None, (self.net, self.readers))), recipe.learning_rate)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
         self.captions = None if recipe.null_probability == 1 else recipe.captions
         self.data, self.images = self._data(clips)
-        self.curriculum = recipe.curriculum if clips is None else None
         if self.curriculum is not None:
-            practised = dataclasses.replace(recipe, captions="motion")
-            self.practice_data = {part: practised.dataset("train", seed, self.device, num_digits=part.num_digits) for part in self.curriculum.practices}
+            self.practice_data = {part: dataclasses.replace(recipe, captions=recipe.captions if part.clearer else "motion").dataset("train", seed, self.device, num_digits=part.num_digits)
+                                  for part in self.curriculum.practices}
         self.module = _StepLoss(self)
         if processes.size > 1:
             self.module = DistributedDataParallel(self.module, device_ids=[self.device] if self.device.type == "cuda" else None)
@@ -221,15 +227,19 @@ class Trainer:
         noise level of its own (*Video Diffusion Models*, section 4.3.1; whether they share the clip's is not stated there).
         """
         drawn = self.ahead.pop((step, rows.start, rows.stop), None) or self.draw(step, rows)
-        x, eps, log_snr, k = drawn.x, drawn.eps, drawn.log_snr, drawn.num_images
-        z = q_sample(x, log_snr, eps)
+        x, eps, log_snr, k, neighbours = drawn.x, drawn.eps, drawn.log_snr, drawn.num_images, drawn.neighbours
+        z, features = q_sample(x, log_snr if neighbours is None else neighbours.log_snr(log_snr), eps), {}
+        inputs = drawn.inputs if neighbours is None else drawn.inputs | {"features": features}
         with autocast(self.device, self.dtype):
             cond = None
             if drawn.tokens is not None:
                 cond = self.net.encode(drawn.tokens)
                 cond = (self._pack(cond[:len(x)], cond[len(x):]) if k else cond) * drawn.keep[..., None]
-            output = self.net(z, log_snr, cond, num_images=k, **drawn.inputs)
-        return loss_per_sample(output, x, eps, log_snr, self.recipe.prediction, self.recipe.min_snr).mean()
+            output = self.net(z, log_snr, cond, num_images=k, **inputs)
+        if neighbours is not None:
+            return (neighbours.loss(output, x, eps, log_snr, self.recipe.prediction) + NAMING * self.readers(features, neighbours)).mean()
+        loss = loss_per_sample(output, x, eps, log_snr, self.recipe.prediction, self.recipe.min_snr).mean()
+        return loss if self.readers is None else loss + 0 * sum(p.sum() for p in self.readers.parameters())  # several processes expect a gradient for all
 
     def draw(self, step: int, rows: slice = slice(None)) -> Drawn:
         """What the loss of batch number `step`, or of some of its rows, is made of: data, noise, and what the network is told."""
@@ -244,7 +254,10 @@ class Trainer:
         batch = (data if skip is None else data.at(skip)).sample(num, index=step, rows=rows)
         t = r.schedule.sample_t(num, g)[rows]
         keep = (torch.rand(num, generator=g) >= drop)[rows].float()
-        x = batch.video
+        x, neighbours = batch.video, None
+        if practice and practice.clearer:
+            hidden, clearer = torch.randint(practice.num_digits, (num,), generator=g), practice.clearer * torch.rand(num, generator=g)
+            neighbours = Neighbours.of(batch, hidden[rows], clearer[rows])
         if k:
             images = self.images.sample(num * k, index=step, rows=of_images)
             t = self._pack(t, r.schedule.sample_t(num * k, g)[of_images])  # (B, T + K), like everything below
@@ -254,7 +267,7 @@ class Trainer:
         eps = torch.randn((num, *x.shape[1:]), generator=on_device, device=self.device)[rows]
         log_snr = (practice or r.schedule).log_snr(t).float().to(self.device)
         tokens = None if self.captions is None else tokenize(batch.captions + (images.captions if k else [])).to(self.device)
-        return Drawn(x, eps, log_snr, tokens, keep.to(self.device), k, self._inputs(x, skip, g, on_device, rows))
+        return Drawn(x, eps, log_snr, tokens, keep.to(self.device), k, self._inputs(x, skip, g, on_device, rows), neighbours)
 
     def _inputs(self, x: torch.Tensor, skip: int | None, g: torch.Generator, on_device: torch.Generator, rows: slice) -> dict[str, torch.Tensor]:
         """What else the network is told about the clips x (B, C, T, H, W): frames a second; given frames; or the clips at half the size, with noise of a random strength."""
@@ -362,7 +375,7 @@ class Trainer:
         path = Path(path)
         state = {"format": FORMAT, "fingerprint": self.fingerprint(), "step": self.step, "bad_steps": self.bad_steps,
                  "trained_seconds": self.trained_seconds, "history": self.history, "net": self.net.state_dict(), "ema": self.ema.net.state_dict(),
-                 "ema_updates": self.ema.updates, "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
+                 "readers": None if self.readers is None else self.readers.state_dict(), "ema_updates": self.ema.updates, "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict()}
         try:
             with written_whole(path) as file:
                 torch.save(state, file)
@@ -378,6 +391,8 @@ class Trainer:
                                   "Use the settings it was made with, or another --out.")
         self.net.load_state_dict(state["net"])
         self.ema.net.load_state_dict(state["ema"])
+        if self.readers is not None:
+            self.readers.load_state_dict(state["readers"])
         self.optimizer.load_state_dict(state["optimizer"])
         self._renew_scaler(state["scaler"])  # empty after a run without float16: a run with it starts at its own scale
         self.whole = True

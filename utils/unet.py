@@ -115,13 +115,13 @@ class UNet(nn.Module):
 
     def forward(self, z: torch.Tensor, log_snr: torch.Tensor, cond: torch.Tensor | None = None, *, fps: torch.Tensor | None = None,
                 mask: torch.Tensor | None = None, given: torch.Tensor | None = None, low_res: torch.Tensor | None = None,
-                augmentation: torch.Tensor | None = None, num_images: int = 0) -> torch.Tensor:
+                augmentation: torch.Tensor | None = None, num_images: int = 0, features: dict[tuple[str, int], torch.Tensor] | None = None) -> torch.Tensor:
         """z (B, C, T, H, W); log_snr (B,), or (B, T) for one a frame; cond (B, embed_dim), or (B, T, embed_dim) for one a
         frame; None is the null condition. num_images=K: the last K frames are independent images. Returns the shape of z.
 
         If the network takes them: fps (B,), frames a second, None if unknown; mask (B, 1, T, H, W), 1 = given, with given (B, C, T, H, W) in [-1, 1], used
         where mask is 1, neither if nothing is given; low_res (B, C, T, H/2, W/2) in [-1, 1] with augmentation (B,) from 0 to 1, the standard deviation of the noise
-        in it (None: 0; see `diffusion.augment`). Raises ValueError for a shape that does not fit, and for what the network does not take.
+        in it (None: 0; see `diffusion.augment`). features: a dictionary that takes what each level makes, (B*T, C, h, w), as ("down", level) and ("up", level). Raises ValueError for a shape that does not fit, and for what the network does not take.
         """
         c = self.config
         self._check(z, log_snr, cond, num_images, fps, mask, given, low_res, augmentation)
@@ -143,16 +143,19 @@ class UNet(nn.Module):
         elif c.conditioning == "low_res":
             x = x + self.conditioning(self._patches(F.interpolate(low_res, scale_factor=(1, 2, 2), mode="trilinear")), t, num_images)  # bilinear in each frame
         skips = []
-        for level in self.down:
+        features = {} if features is None else features
+        for number, level in enumerate(self.down):
             for stage in level["stages"]:
                 x = self._through(stage, x, embedding, t, attended, num_images)
                 skips.append(x)
+            features["down", number] = x
             x = x if level["resample"] is None else level["resample"](x, t, num_images)
         for stage in self.middle:
             x = self._through(stage, x, embedding, t, attended, num_images)
-        for level in self.up:
+        for number, level in zip(reversed(range(len(c.channels))), self.up):
             for stage in level["stages"]:
                 x = self._through(stage, torch.cat([x, skips.pop()], dim=1), embedding, t, attended, num_images)
+            features["up", number] = x
             x = x if level["resample"] is None else level["resample"](x, t, num_images)
         x = self.last(F.silu(self.norm(x)), t, num_images)
         return rearrange(x, "(b t) (c p q) h w -> b c t (h p) (w q)", b=b, p=c.stem, q=c.stem)

@@ -1,0 +1,89 @@
+"""Practice of one digit beside others that can be seen better: what a model has to learn before it can tell which digits are still missing.
+
+Trained on its own task alone, a small model draws each of two digits nearly as if the other were not there: one noise hides both, so what either tells about the other is little, and
+"3 and 7" often becomes two threes. Here all digits but one have weaker noise (Diffusion Forcing, arXiv 2407.01392, gives every frame noise of its own), the loss is taken where the hidden one
+is, and two linear readers have to name the digits from the network's features (deep supervision, arXiv 1409.5185): a network that only removes noise has no use for the name of what is clear.
+The readers are dropped after training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+
+from .data import CANVAS, DIGIT, Batch
+from .diffusion import target
+from .unet import UNetConfig
+
+NAMING = 0.3  # weight of the readers' cross-entropy beside the loss
+
+
+def squares(position: torch.Tensor, image_size: int) -> torch.Tensor:
+    """position (B, D, T, 2) in pixels, as in `Batch` -> (B, D, T, H, W) float32: 1 in the square that a digit is drawn in, pixels that it covers in part included."""
+    side, pixel = DIGIT * image_size / CANVAS, torch.arange(image_size, device=position.device)
+    rows, columns = ((pixel > corner[..., None] - 1) & (pixel < corner[..., None] + side) for corner in position.unbind(-1))
+    return (rows[..., :, None] & columns[..., None, :]).float()
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Who is where in a batch of B clips with D digits each, and which of them is hidden.
+
+    alone (B, D, T, H, W): 1 where a digit's square overlaps no other's. labels (B, D). hidden (B,): index of a digit. clearer (B,): how much log-SNR more the others have where they are alone.
+    """
+
+    alone: torch.Tensor
+    labels: torch.Tensor
+    hidden: torch.Tensor
+    clearer: torch.Tensor
+
+    @classmethod
+    def of(cls, batch: Batch, hidden: torch.Tensor, clearer: torch.Tensor) -> Neighbours:
+        """From a batch with labels and positions, on the device of its video."""
+        square = squares(batch.position, batch.video.shape[-1])
+        alone = square * (square.sum(dim=1, keepdim=True) == 1)
+        return cls(*(tensor.to(batch.video.device) for tensor in (alone, batch.labels, hidden, clearer)))
+
+    @property
+    def is_hidden(self) -> torch.Tensor:
+        """(B, D): 1 for the hidden digit."""
+        return F.one_hot(self.hidden, self.labels.shape[1]).float()
+
+    def log_snr(self, log_snr: torch.Tensor) -> torch.Tensor:
+        """The clips' log_snr (B,) -> that of every pixel, (B, 1, T, H, W)."""
+        others = torch.einsum("b d, b d t h w -> b t h w", 1 - self.is_hidden, self.alone)
+        return (log_snr.view(-1, 1, 1, 1) + self.clearer.view(-1, 1, 1, 1) * others)[:, None]
+
+    def loss(self, output: torch.Tensor, x: torch.Tensor, eps: torch.Tensor, log_snr: torch.Tensor, prediction: str) -> torch.Tensor:
+        """(B,) mean squared error where the hidden digit is alone, in float32; 0 where it never is. Arguments as for `diffusion.loss_per_sample`."""
+        error = (output.float() - target(x, eps, log_snr, prediction).float()).square().mean(dim=1)
+        where = torch.einsum("b d, b d t h w -> b t h w", self.is_hidden, self.alone)
+        return (error * where).flatten(1).sum(dim=1) / where.flatten(1).sum(dim=1).clamp(min=1)
+
+
+class Readers(nn.Module):
+    """Two linear readers of the network's features at its finest level with attention over space: the first names the clear digits on the way down, so that what they are is known
+    before attention carries it on; the second the hidden one on the way up."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.level = config.space.index(True)
+        self.down, self.up = (nn.Conv2d(config.channels[self.level], 10, 1) for _ in range(2))
+
+    def forward(self, features: dict[tuple[str, int], torch.Tensor], neighbours: Neighbours) -> torch.Tensor:
+        """`UNet` features -> (B,) cross-entropy in nats, that of the first reader where clear digits are alone and that of the second where the hidden one is, added up."""
+        down, up = self.down(features["down", self.level].float()), self.up(features["up", self.level].float())
+        return self._named(down, neighbours, 1 - neighbours.is_hidden) + self._named(up, neighbours, neighbours.is_hidden)
+
+    @staticmethod
+    def _named(logits: torch.Tensor, neighbours: Neighbours, which: torch.Tensor) -> torch.Tensor:
+        b, d, t, *_ = neighbours.alone.shape
+        share = F.adaptive_avg_pool2d(neighbours.alone.flatten(1, 2), logits.shape[-2:]).view(b, d, t, *logits.shape[-2:])  # of a cell
+        share = share * which[:, :, None, None, None]
+        log_probability = rearrange(logits.log_softmax(dim=1), "(b t) digit h w -> b digit t h w", b=b)
+        named = log_probability.gather(1, neighbours.labels[:, :, None, None, None].expand(-1, -1, *log_probability.shape[2:]))
+        return -(share * named).flatten(1).sum(dim=1) / share.flatten(1).sum(dim=1).clamp(min=1)
