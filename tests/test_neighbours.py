@@ -1,17 +1,21 @@
 """The practice of one digit beside others that are clearer: who is where, what the loss looks at, and training with it."""
 
+import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from test_processes import NET
 
+from utils.captions import parse
 from utils.data import MovingMNIST
-from utils.diffusion import loss_per_sample, q_sample
-from utils.neighbours import NAMING, Neighbours, Readers, squares
+from utils.diffusion import loss_per_sample, q_sample, target
+from utils.neighbours import NAMING, Neighbours, Readers, main, squares, worth_of_telling
+from utils.pretrained import load_pretrained
 from utils.processes import ALONE, Processes
-from utils.recipes import VDM_TEXT, Budget, Curriculum, Practice
+from utils.recipes import MAV_IMAGE, VDM_TEXT, Budget, Curriculum, Practice
 from utils.runtime import generator
 from utils.train import Trainer
 
@@ -115,3 +119,36 @@ def test_a_practice_of_one_digit_has_no_neighbours_to_show():
     for digits, clearer in ((1, 6.0), (2, -1.0)):
         with pytest.raises(ValueError, match="clearer"):
             Practice(0.5, digits, -4.0, 0.0, clearer)
+
+
+def fake(push, **changes):
+    """A model whose network says push(caption) everywhere, whatever it sees."""
+    return SimpleNamespace(name="mav-image", kind="image", recipe=MAV_IMAGE, prediction="v", device=torch.device("cpu"), dtype=None, sample_shape=MAV_IMAGE.sample_shape, frame_rate=lambda fps, num: {},
+                           encode=lambda captions: torch.tensor([[push(parse(text))] for text in captions]), net=lambda z, log_snr, c: c[:, :, None, None, None].expand_as(z), **changes)
+
+
+def test_what_telling_is_worth_against_its_closed_form_and_a_deaf_model_for_which_it_is_worth_nothing():
+    found = worth_of_telling(fake(lambda caption: 0.5 * (len(set(caption.digits)) == 1)), num=24, seed=3)
+    batch = MAV_IMAGE.dataset("test", 3).sample(24)
+    eps, log_snr = torch.randn(batch.video.shape, generator=generator(3)), torch.full((24,), -1.5)
+    square = squares(batch.position, 32)
+    area = (square[:, 0] * (1 - square[:, 1])).flatten(1)
+    v = target(batch.video, eps, log_snr, "v").flatten(1)
+    less = (area * (v - 0.25)).sum(1) / area.sum(1).clamp(min=1)  # v^2 - (v - 0.5)^2 = v - 0.25
+    less = less[batch.labels[:, 0] != batch.labels[:, 1]]
+    assert set(found) == {"0", "2", "6"}
+    for row in found.values():
+        assert row["n"] == len(less) < 24 and row["mean"] == pytest.approx(float(less.mean()), abs=1e-5) and row["standard_error"] == pytest.approx(float(less.std() / len(less) ** 0.5), rel=1e-3)
+    assert all(row["mean"] == 0 for row in worth_of_telling(fake(lambda caption: 0.5), num=8).values())
+    with pytest.raises(ValueError, match="take mav-image or vdm-text"):
+        worth_of_telling(load_pretrained("mnist-guided", "cpu"), num=2)
+
+
+def test_the_command_keeps_what_it_measured_beside_what_was_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("utils.neighbours.RESULTS", tmp_path)
+    for name in ("one", "two"):
+        monkeypatch.setattr("sys.argv", ["neighbours", "mav-image", "--num", "4", "--device", "cpu", "--keep", name])
+        main()
+    kept = json.loads((tmp_path / "mav-image-neighbours.json").read_text())
+    assert set(kept) == {"one", "two"} and kept["one"]["rows"] == kept["two"]["rows"] and kept["one"]["trained"]["recipe"] == "mav-image"
+    assert "lower if told twice" in capsys.readouterr().out

@@ -52,7 +52,7 @@ def evaluate_image(model: Model, num: int, seed: int, **options) -> dict[str, di
 
 
 def evaluate_frames(model: Model, num: int, seed: int, **options) -> dict[str, dict]:
-    """Moving MNIST frames from a text-to-image model, repeated as still clips of 16 frames: how many show both digits of the caption, as read by the judge, and the kernel distance
+    """Moving MNIST frames from a text-to-image model, repeated as still clips of 16 frames: how many show both digits of the caption, and how many one of them two times, as read by the judge, and the kernel distance
     to `num` real frames in the judge's features. Captions name only digits, or also directions, which no still frame can obey."""
 
     def real(kind: str, stream: int) -> Batch:
@@ -60,7 +60,7 @@ def evaluate_frames(model: Model, num: int, seed: int, **options) -> dict[str, d
 
     def measured(images: torch.Tensor, captions: list[str] | None) -> dict:
         reading = read(images.expand(-1, -1, 16, -1, -1))
-        obedience = {} if captions is None else {key: value for key, value in obeyed(reading, captions).items() if key.startswith("digits")}
+        obedience = {} if captions is None else {key: value for key, value in obeyed(reading, captions).items() if key.startswith(("digits", "twice"))}
         return {**kernel_distance_interval(reading.features, reference), **obedience, "n": num}
 
     reference = read(((real("digits", 1).video + 1) / 2).expand(-1, -1, 16, -1, -1)).features

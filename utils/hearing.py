@@ -54,12 +54,17 @@ LIES: dict[str, Callable[[str], str]] = {"wrong digits": wrong_digits, "opposite
 @torch.no_grad()
 def losses(model: Model, video: torch.Tensor, cond: torch.Tensor, level: float, eps: torch.Tensor) -> torch.Tensor:
     """(N,) loss of each clip of video (N, C, T, H, W) in [-1, 1], with its condition in cond (N, embed_dim) at one log-SNR, with noise eps in the shape of video."""
+    log_snr = torch.full((len(video),), level)
+    return loss_per_sample(outputs(model, q_sample(video, log_snr, eps), log_snr, cond), video, eps, log_snr, model.prediction)
+
+
+@torch.no_grad()
+def outputs(model: Model, z: torch.Tensor, log_snr: torch.Tensor, cond: torch.Tensor) -> torch.Tensor:
+    """The network's output on the CPU, float32, in the shape of z (N, C, T, H, W), for log_snr (N,) and cond (N, embed_dim), a few clips at a time."""
     found = []
-    for x, e, c in zip(video.split(CHUNK), eps.split(CHUNK), cond.split(CHUNK)):
-        x, e, log_snr = x.to(model.device), e.to(model.device), torch.full((len(x),), level, device=model.device)
+    for part, levels, c in zip(z.split(CHUNK), log_snr.split(CHUNK), cond.split(CHUNK)):
         with autocast(model.device, model.dtype):
-            output = model.net(q_sample(x, log_snr, e), log_snr, c, **model.frame_rate(None, len(x)))
-        found.append(loss_per_sample(output, x, e, log_snr, model.prediction).cpu())
+            found.append(model.net(part.to(model.device), levels.to(model.device), c, **model.frame_rate(None, len(part))).float().cpu())
     return torch.cat(found)
 
 

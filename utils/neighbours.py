@@ -4,22 +4,35 @@ Trained on its own task alone, a small model draws each of two digits nearly as 
 "3 and 7" often becomes two threes. Here all digits but one have weaker noise (Diffusion Forcing, arXiv 2407.01392, gives every frame noise of its own), the loss is taken where the hidden one
 is, and two linear readers have to name the digits from the network's features (deep supervision, arXiv 1409.5185): a network that only removes noise has no use for the name of what is clear.
 The readers are dropped after training.
+
+    python -m utils.neighbours mav-image [--num 512]                    # or runs/mav-image/mav-image.pt: does it use what a clear neighbour tells?
+    python -m utils.neighbours mav-image --keep "with practice"         # files that under this name in assets/results/mav-image-neighbours.json
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import argparse
+import json
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
+from .captions import Caption
 from .data import CANVAS, DIGIT, Batch
-from .diffusion import target
+from .diffusion import q_sample, target
+from .hearing import RESULTS, outputs
+from .model import Model
+from .pretrained import load_model
+from .recipes import MNIST_SIZE
+from .runtime import generator, telling_of_errors, write_json
 from .unet import UNetConfig
 
 NAMING = 0.3  # weight of the readers' cross-entropy beside the loss
+WATCHED = {"image": -1.5, "video": -5.0}  # log-SNR at which a caption still helps with digits
+CLEARER = (0.0, 2.0, 6.0)
 
 
 def squares(position: torch.Tensor, image_size: int) -> torch.Tensor:
@@ -44,9 +57,9 @@ class Neighbours:
     @classmethod
     def of(cls, batch: Batch, hidden: torch.Tensor, clearer: torch.Tensor) -> Neighbours:
         """From a batch with labels and positions, on the device of its video."""
-        square = squares(batch.position, batch.video.shape[-1])
-        alone = square * (square.sum(dim=1, keepdim=True) == 1)
-        return cls(*(tensor.to(batch.video.device) for tensor in (alone, batch.labels, hidden, clearer)))
+        position, labels, hidden, clearer = (tensor.to(batch.video.device) for tensor in (batch.position, batch.labels, hidden, clearer))
+        square = squares(position, batch.video.shape[-1])
+        return cls(square * (square.sum(dim=1, keepdim=True) == 1), labels, hidden, clearer)
 
     @property
     def is_hidden(self) -> torch.Tensor:
@@ -87,3 +100,50 @@ class Readers(nn.Module):
         log_probability = rearrange(logits.log_softmax(dim=1), "(b t) digit h w -> b digit t h w", b=b)
         named = log_probability.gather(1, neighbours.labels[:, :, None, None, None].expand(-1, -1, *log_probability.shape[2:]))
         return -(share * named).flatten(1).sum(dim=1) / share.flatten(1).sum(dim=1).clamp(min=1)
+
+
+@torch.no_grad()
+def worth_of_telling(model: Model, num: int, seed: int = 0) -> dict[str, dict[str, float]]:
+    """How much lower the loss on a hidden digit is with a caption that names that digit twice, by how much clearer the other digit is, CLEARER in log-SNR: mean and standard error over the `n` of
+    `num` test clips whose two digits differ; loss: that with the true caption. For a model that knows from a clear neighbour which digit is missing, such a caption tells nothing new: 0.
+
+    Raises ValueError for a model without captions, or not of two moving digits.
+    """
+    if model.kind not in WATCHED or not model.recipe.captions or model.sample_shape[-1] == MNIST_SIZE:
+        raise ValueError(f"{model.name} does not draw moving digits from captions: take mav-image or vdm-text.")
+    batch = replace(model.recipe, captions="digits").dataset("test", seed).sample(num)
+    differ = batch.labels[:, 0] != batch.labels[:, 1]
+    told = [str(Caption((digit, digit))) for digit in batch.labels[:, 0].tolist()]
+    eps, log_snr, rows = torch.randn(batch.video.shape, generator=generator(seed)), torch.full((num,), WATCHED[model.kind]), {}
+    for clearer in CLEARER:
+        neighbours = Neighbours.of(batch, torch.zeros(num, dtype=torch.long), torch.full((num,), clearer))
+        z = q_sample(batch.video, neighbours.log_snr(log_snr), eps)
+        true, twice = (neighbours.loss(outputs(model, z, log_snr, model.encode(captions)), batch.video, eps, log_snr, model.prediction)[differ] for captions in (batch.captions, told))
+        less = true - twice
+        rows[f"{clearer:g}"] = {"mean": round(float(less.mean()), 7), "standard_error": round(float(less.std() / len(less) ** 0.5), 7), "loss": round(float(true.mean()), 5), "n": len(less)}
+    return rows
+
+
+@telling_of_errors()
+def main() -> None:
+    """Print what `worth_of_telling` finds for the model, or the weights, named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m utils.neighbours", description="Does a model use what a clear neighbour tells about a hidden digit?")
+    parser.add_argument("model", nargs="?", default="mav-image", help="a shipped model's name, or weights that a run has written (.pt)")
+    parser.add_argument("--keep", metavar="NAME", help="file the numbers under this name with the results")
+    parser.add_argument("--num", type=int, default=512, help="clips")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
+    parser.add_argument("--device")
+    a = parser.parse_args()
+    model = load_model(a.model, a.device, a.amp)
+    rows = worth_of_telling(model, a.num, a.seed)
+    print(f"{'neighbour clearer by':>20s}{'loss':>8s}   lower if told twice, in 1/10,000, with standard error")
+    for clearer, row in rows.items():
+        print(f"{clearer:>20s}{row['loss']:8.4f}{1e4 * row['mean']:+9.1f} ± {1e4 * row['standard_error']:.1f}")
+    if a.keep:
+        path = RESULTS / f"{model.name}-neighbours.json"
+        write_json(path, {**(json.loads(path.read_text()) if path.exists() else {}), a.keep: {"trained": model.provenance, "log_snr": WATCHED[model.kind], "seed": a.seed, "rows": rows}})
+
+
+if __name__ == "__main__":
+    main()
