@@ -247,9 +247,9 @@ def neighbours_table() -> str:
     for path in sorted(RESULTS.glob("*-neighbours.json")):
         result = json.loads(path.read_text())
         first = next(iter(result.values()))
-        lines += [f"| `{path.name.removesuffix('-neighbours.json')}` at log-SNR {first['log_snr']:g}, n = {next(iter(first['rows'].values()))['n']} | samples trained on "
+        lines += [f"| `{path.name.removesuffix('-neighbours.json')}` at log-SNR {first['log_snr']:g}, n = {next(iter(first['rows'].values()))['n']} | last run "
                   + "".join(f"| neighbour clearer by {clearer} " for clearer in first["rows"]) + "|", "|---|---|" + "---|" * len(first["rows"])]
-        lines += [f"| {name} | {sum(json.loads(run)['samples'] for run in runs(row['trained'])):,} | "
+        lines += [f"| {name} | {_amount(row['trained'])}, on {row['trained']['device']} | "
                   + " | ".join(f"{cell['loss']:.4f}; {1e4 * cell['mean']:+.0f} ± {1e4 * cell['standard_error']:.0f}" for cell in row["rows"].values()) + " |" for name, row in result.items()] + [""]
     return "\n".join(lines).strip()
 
