@@ -103,7 +103,7 @@ class Recipe:
     the null condition is learnt (classifier-free guidance); 1: the model learns from clips without captions, and what it knows of captions is in the weights it starts from. guidance_scale, sampler, sampling_steps, fps: sampling defaults.
     initial: a shipped model whose weights it starts from. frozen: a shipped model whose weights, where this one has them too, stay as they are.
     frame_skips: learn from clips at FINE_FPS / k frames a second for each k, moving from the first to the last (`frame_skip`), which is that of `fps`.
-    curriculum: what training begins with, if not with the task itself. further: what a run begins with instead that goes on from trained weights of the same recipe.
+    curriculum: what training begins with, if not with the task itself.
     """
 
     name: str
@@ -127,7 +127,6 @@ class Recipe:
     frame_skips: tuple[int, ...] = ()
     fps: float | None = None
     curriculum: Curriculum | None = None
-    further: Curriculum | None = None
 
     def __post_init__(self) -> None:
         if self.prediction not in PREDICTIONS:
@@ -184,12 +183,11 @@ VDM_TEXT = Recipe(
     sample_shape=(1, 16, 32, 32), captions="mixed", num_images=8, null_probability=0.1,
     guidance_scale=2.0, sampler="ancestral",
     curriculum=Curriculum((Practice(0.25, 1, -7.0, -3.0), Practice(0.2, 2, -7.0, -1.0))),
-    further=Curriculum((Practice(0.2, 2, -7.0, -2.5, clearer=10.0), Practice(0.15, 2, -5.0, -0.5, clearer=4.0)), rehearsal=2),
     budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(7500, 32), "t4-long": Budget(23000, 32)})
 
-VDM = replace(VDM_TEXT, name="vdm", net=replace(VDM_TEXT.net, text_width=None), captions=None, null_probability=0.0, guidance_scale=1.0, curriculum=None, further=None)
+VDM = replace(VDM_TEXT, name="vdm", net=replace(VDM_TEXT.net, text_width=None), captions=None, null_probability=0.0, guidance_scale=1.0, curriculum=None)
 
-MAV_IMAGE = replace(VDM_TEXT, name="mav-image", kind="image", net=replace(VDM_TEXT.net, time=(False,) * 4), sample_shape=(1, 1, 32, 32), num_images=0, further=None,
+MAV_IMAGE = replace(VDM_TEXT, name="mav-image", kind="image", net=replace(VDM_TEXT.net, time=(False,) * 4), sample_shape=(1, 1, 32, 32), num_images=0,
                     curriculum=Curriculum((Practice(0.2, 2, -4.0, 0.0, clearer=6.0), Practice(0.15, 2, -2.5, 0.5, clearer=2.0)), rehearsal=2),
                     null_probability=0.2, guidance_scale=4.0,
                     budgets={"smoke": Budget(5, 8), "cpu": Budget(150, 16), "t4": Budget(2500, 512), "t4-long": Budget(7500, 512)})

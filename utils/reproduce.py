@@ -3,8 +3,7 @@
     python -m utils.train --all [--budget t4-long] [--amp fp16] [--compile] [--num 2048] [--minutes 9] [--only vdm-text]
 
 With the budget t4-long, weights that get no less training than the shipped ones replace them, and their numbers replace those in assets/results. All others stay in --out with what
-`utils.evaluate` says of them, and nothing that is shipped changes; a recipe that starts from another model still starts from the shipped one. A recipe with a `further` curriculum has a
-second run, which goes on from the weights of the first (with the budget t4 after t4-long).
+`utils.evaluate` says of them, and nothing that is shipped changes; a recipe that starts from another model still starts from the shipped one.
 
 Finished stages are noted in --out with their settings and skipped the next time, and training resumes from its checkpoint: so the same command, given again and again,
 gets everything done on a machine lent for minutes. The judge and the classifier, which measure the models, stay as they are.
@@ -17,7 +16,7 @@ import json
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .compare import TABLES
@@ -48,11 +47,7 @@ def stages(budget: str, amp: str, num: int, out: Path) -> dict[str, Stage]:
     for name in sorted(RECIPES, key=lambda name: (RECIPES[name].initial is not None, RECIPES[name].kind != "video")):  # the dearest first, but nothing before what it starts from
         kind, weights, size = RECIPES[name].kind, out / name / f"{name}.pt", ["--num", str(num), *shared]
         train = ["utils.train", name, "--budget", budget, "--out", str(out / name), "--resume", *shared]
-        found[f"train {name}"] = Stage(name, [*train, *([] if RECIPES[name].further else ["--publish"]), "--record"], train, [weights])
-        if RECIPES[name].further:  # from these weights on, with the further curriculum
-            further = out / f"{name}-further" / f"{name}.pt"
-            train = ["utils.train", name, "--initial", str(weights), "--budget", going_on(budget), "--out", str(further.parent), "--resume", *shared]
-            found[f"further {name}"], weights = Stage(name, [*train, "--publish"], train, [further]), further
+        found[f"train {name}"] = Stage(name, [*train, "--publish", "--record"], train, [weights])
         found[f"evaluate {name}"] = (Stage(name, [OWN_TABLES[kind], name, "--num", str(max(2, num // 8)), *shared]) if kind in OWN_TABLES
                                      else Stage(name, ["utils.evaluate", name, *size], ["utils.evaluate", str(weights), *size]))
     for name in (name for name, recipe in RECIPES.items() if recipe.sample_shape[-1] == MNIST_SIZE):
@@ -70,21 +65,13 @@ def stages(budget: str, amp: str, num: int, out: Path) -> dict[str, Stage]:
     return found
 
 
-def going_on(budget: str) -> str:
-    """The budget of the run that goes on from a model's weights with its `further` curriculum, after one of `budget`."""
-    return "t4" if budget == "t4-long" else budget
-
-
 def replaces(name: str | None, budget: str) -> bool:
     """Do weights of this recipe and budget replace the shipped ones: is the budget SHIPPED, and is their training, over all runs, no less (as `--publish` asks)? name None: only the budget counts.
     WeightsError when what the recipe starts from is missing or does not fit."""
     if name is None or budget != SHIPPED or not (there := shipped_flops(name)):
         return budget == SHIPPED
-    recipe, length = RECIPES[name], RECIPES[name].budget(budget)
-    planned = total_flops(Trainer(recipe, length, "cpu", "off").provenance(length.steps), name)
-    if recipe.further:
-        length = recipe.budget(going_on(budget))
-        planned += Trainer(replace(recipe, curriculum=recipe.further), length, "cpu", "off").provenance(length.steps)["flops"]
+    length = RECIPES[name].budget(budget)
+    planned = total_flops(Trainer(RECIPES[name], length, "cpu", "off").provenance(length.steps), name)
     if planned < there:
         print(f"{name}: the shipped weights had {there:.3g} FLOPs of training, these get {planned:.3g} and do not take their place")
     return planned >= there

@@ -474,9 +474,6 @@ def main(argv: list[str] | None = None) -> int:
             recipe = dataclasses.replace(recipe, learning_rate=a.learning_rate)
         if a.minutes is not None and a.minutes < 0:
             raise ValueError(f"--minutes is at least 0, not {a.minutes}.")
-        initial = None if a.initial is None else load_initial(a.initial)
-        if initial is not None and initial.name == recipe.name and recipe.further is not None:
-            recipe = dataclasses.replace(recipe, curriculum=recipe.further)
         if a.curriculum is not None:
             if recipe.curriculum is None:
                 raise ValueError(f"{recipe.name} has no curriculum: leave --curriculum out.")
@@ -489,6 +486,7 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError("--publish and --record are for models that learn from the recipe's own data: leave them out with --clips.")
         if a.record and (a.seed or any(option is not None for option in (a.steps, a.batch_size, a.learning_rate, a.curriculum, a.initial))):
             raise ValueError(f"--record keeps the curve of the budget {name} as it is: leave --steps, --batch-size, --learning-rate, --curriculum, --initial and --seed out.")
+        initial = None if a.initial is None else load_initial(a.initial)
         with join(a.device) as (processes, device), alone(out) if processes.first else contextlib.nullcontext():
             clips = None
             if a.clips is not None:
