@@ -618,7 +618,7 @@ def at_six(net):
 
 trainers = {}
 for start in ("identity start", "random start"):
-    trainer = Trainer(recipe("mav"), TRAIN, device=DEVICE)
+    trainer = Trainer(replace(recipe("mav"), null_probability=1.0, recaptioned=False), TRAIN, device=DEVICE)
     if start == "random start":
         start_at_random(trainer.net, seed=0)
     for _ in tqdm(trainer.run(), total=TRAIN.steps, desc=start, file=sys.stdout):

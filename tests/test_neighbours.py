@@ -12,7 +12,7 @@ from test_processes import NET
 from utils.captions import parse
 from utils.data import MovingMNIST
 from utils.diffusion import loss_per_sample, q_sample, target
-from utils.neighbours import NAMING, Neighbours, Readers, main, squares, worth_of_telling
+from utils.neighbours import NAMING, Neighbours, Readers, drawn, main, squares, worth_of_telling
 from utils.pretrained import load_pretrained
 from utils.processes import ALONE, Processes
 from utils.recipes import MAV_IMAGE, VDM_TEXT, Budget, Curriculum, Practice
@@ -144,11 +144,24 @@ def test_what_telling_is_worth_against_its_closed_form_and_a_deaf_model_for_whic
         worth_of_telling(load_pretrained("mnist-guided", "cpu"), num=2)
 
 
+def test_what_is_drawn_is_read_against_the_captions_that_were_asked_for():
+    asked = []
+
+    def real(captions, seed):
+        asked.extend(captions)
+        return (MAV_IMAGE.dataset("test", seed).sample(len(captions)).video + 1) / 2
+
+    found = drawn(fake(None, sample=real), num=48, seed=5)
+    again = drawn(fake(None, sample=lambda captions, seed: real(captions, seed).roll(1, 0)), num=48, seed=5)  # everyone gets somebody else's
+    assert len(asked) == 96 and all(parse(text).directions is None for text in asked)
+    assert found["digits"] > 0.6 > 0.2 > again["digits"] and found["digits_n"] == 48 and found["guidance_scale"] == MAV_IMAGE.guidance_scale and found["twice"] < 0.1
+
+
 def test_the_command_keeps_what_it_measured_beside_what_was_there(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("utils.neighbours.RESULTS", tmp_path)
     for name in ("one", "two"):
         monkeypatch.setattr("sys.argv", ["neighbours", "mav-image", "--num", "4", "--device", "cpu", "--keep", name])
         main()
     kept = json.loads((tmp_path / "mav-image-neighbours.json").read_text())
-    assert set(kept) == {"one", "two"} and kept["one"]["rows"] == kept["two"]["rows"] and kept["one"]["trained"]["recipe"] == "mav-image"
+    assert set(kept) == {"one", "two"} and kept["one"]["rows"] == kept["two"]["rows"] and kept["one"]["drawn"] == kept["two"]["drawn"] and kept["one"]["trained"]["recipe"] == "mav-image"
     assert "lower if told twice" in capsys.readouterr().out

@@ -50,6 +50,12 @@ def test_a_border_stands_before_its_frame():
             assert list(line.get_xdata()) == [9 * (2 // every) - 1] * 2  # the white column to the left of frame 2
 
 
+def test_texts_stand_under_the_frames_of_the_last_row_and_only_there():
+    above, below = show.film_strip(torch.rand(2, 1, 3, 8, 8), under=["a", "b", "c"]).axes
+    assert [label.get_text() for label in below.get_xticklabels()] == ["a", "b", "c"] and not len(above.get_xticks())
+    assert all(9 * k < tick < 9 * k + 8 for k, tick in enumerate(below.get_xticks()))
+
+
 def test_wrong_input_is_explained():
     with pytest.raises(ValueError, match=r"\(video \+ 1\) / 2"):
         show.film_strip(CLIPS * 2 - 1)

@@ -4,6 +4,7 @@
     python -m utils.compare settings               # clips and images per step, and more, equal FLOPs -> assets/results/video-settings.json
     python -m utils.compare optimizers             # Adam and Muon, equal FLOPs -> assets/results/video-optimizers.json
     python -m utils.compare inflation              # an inflated network against one from scratch, equal FLOPs -> assets/results/video-inflation.json
+    python -m utils.compare conditions             # layers over time that learn without and with captions, equal FLOPs -> assets/results/video-conditions.json
     python -m utils.compare joint --clips 30000    # K = 0, 4, 8 images a clip, three seeds, the same clips seen -> assets/results/video-joint.json
 
 Every run keeps a checkpoint and its finished weights in --out, so the command resumes where it stopped.
@@ -39,7 +40,7 @@ LEVELS = (-8.0, -5.0, -2.0, 1.0, 4.0)  # log-SNR
 CHECKPOINT_SECONDS = 60
 PLAIN = CosineSchedule()
 BASE = UNetConfig(channels=(32, 64, 128), blocks=(1, 1, 1), space=(False, True, True), time=(False, True, True), stem=2, text_width=64)
-ADAM_MAV = replace(MAV, learning_rate=1e-3)
+ADAM_MAV = replace(MAV, learning_rate=1e-3, null_probability=1.0, recaptioned=False)  # as these rows were trained
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,11 @@ TABLES: dict[str, dict[str, Variant]] = {
         **{f"Adam, learning rate {rate:.0e}".replace("e-0", "e-"): Variant(replace(VDM_TEXT, curriculum=None, learning_rate=rate), 4, adam=True) for rate in (1e-3, 2e-3)},
         **{f"Muon, learning rate {rate:.0e}".replace("e-0", "e-"): Variant(replace(VDM_TEXT, curriculum=None, learning_rate=rate), 4) for rate in (1e-3, 2e-3, 4e-3, 8e-3)}},
     "inflation": {
-        "chosen: inflated, image weights frozen": Variant(ADAM_MAV, 4, adam=True), "inflated, all weights trained": Variant(replace(ADAM_MAV, frozen=None), 4, adam=True),
+        "inflated, image weights frozen": Variant(ADAM_MAV, 4, adam=True), "inflated, all weights trained": Variant(replace(ADAM_MAV, frozen=None), 4, adam=True),
         "inflated, layers over time start at random": Variant(ADAM_MAV, 4, random_start=True, adam=True), "from scratch": Variant(replace(ADAM_MAV, initial=None, frozen=None), 4, adam=True)},
+    "conditions": {
+        "null condition always": Variant(replace(MAV, null_probability=1.0, recaptioned=False), 4), "chosen: captions by the captioner": Variant(MAV, 4),
+        "true captions (pairs, as a limit)": Variant(replace(MAV, recaptioned=False), 4)},
     "joint": {f"K = {k}, seed {seed}": Variant(replace(VDM, num_images=k, learning_rate=1e-3), 4, seed, adam=True) for seed in range(3) for k in (0, 4, 8)}}
 
 
@@ -140,17 +144,18 @@ def start_at_random(net: UNet, seed: int) -> None:
 
 def measure(name: str, model: Model, seed: int, num: int) -> dict:
     """The row of a trained variant; with `num` clips sampled (16 steps of DDIM): without captions or guidance, compared with as many real ones; or, if the model
-    never saw a caption with a clip, for captions of digits, with the recipe's guidance."""
+    takes captions, for captions of digits, with the recipe's guidance."""
     price, origin = cost(model.recipe), model.provenance
     row = {"variant": name, "parameters": price["parameters"], "gflop_per_clip": price["gflop_per_sample"],
            "saved_activations_mib": price["saved_activations_mib"], "steps": origin["steps"], "clips": origin["samples"], "flops": origin["flops"],
            "seconds": origin["seconds"], "device": origin["device"], "validation_loss": validation_loss(model)}
     if model.recipe.captions:
         row["validation_loss_without_caption"] = validation_loss(model, captions=False)
-    if num and model.recipe.null_probability == 1:
+    if num and model.recipe.captions:
         captions = MovingMNIST("validation", 11, captions="digits").sample(num).captions
         reading = read(model.sample(captions, steps=16, sampler="ddim", seed=seed))
-        row |= {"n": num, "digits": round(obeyed(reading, captions)["digits"], 4), **{key: round(value, 4) for key, value in motion(reading).items()}}
+        found = obeyed(reading, captions)
+        row |= {"n": num, **{key: round(found[key], 4) for key in ("digits", "twice") if key in found}, **{key: round(value, 4) for key, value in motion(reading).items()}}
     elif num:
         real, other = (read((MovingMNIST("test", 11, captions=None).sample(num, index=k).video + 1) / 2).features for k in range(2))
         features = read(model.sample(num=num, steps=16, sampler="ddim", seed=seed)).features
@@ -163,9 +168,9 @@ def main() -> None:
     """Train and measure all variants of a table, or those named, and write the table row by row."""
     parser = argparse.ArgumentParser(prog="python -m utils.compare", description="Variants of the video models, trained with equal means.")
     parser.add_argument("table", choices=list(TABLES))
-    parser.add_argument("--flops", type=float, help="training FLOPs of each variant (default: 3e13 for shapes and inflation, 4e13 for optimizers, 8e13 for settings)")
+    parser.add_argument("--flops", type=float, help="training FLOPs of each variant (default: 3e13 for shapes, inflation and conditions, 4e13 for optimizers, 8e13 for settings)")
     parser.add_argument("--clips", type=int, default=30_000, help="clips that each run of joint sees; 30,000 are 4.9e14 FLOPs at K = 8")
-    parser.add_argument("--num", type=int, help="clips sampled of each run (default: 512 for joint, 64 for inflation, else none)")
+    parser.add_argument("--num", type=int, help="clips sampled of each run (default: 512 for joint, 64 for inflation and conditions, else none)")
     parser.add_argument("--only", nargs="*", help="names of variants")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop training after so many minutes with a checkpoint; the same command goes on")
     parser.add_argument("--out", type=Path, help="folder for checkpoints and weights (default: runs/compare-TABLE)")
@@ -178,11 +183,11 @@ def main() -> None:
         raise SystemExit(f"error: {a.table} has no variant {sorted(unknown)[0]!r}; there are {', '.join(map(repr, variants))}.")
     out = a.out or Path("runs") / f"compare-{a.table}"
     out.mkdir(parents=True, exist_ok=True)
-    num = {"joint": 512, "inflation": 64}.get(a.table, 0) if a.num is None else a.num
+    num = {"joint": 512, "inflation": 64, "conditions": 64}.get(a.table, 0) if a.num is None else a.num
     rows = {row["variant"]: row for row in (json.loads(results.read_text()) if results.exists() else [])}
     for name in a.only or variants:
         start, variant = time.monotonic(), variants[name]
-        flops = a.flops or {"shapes": 3e13, "inflation": 3e13, "optimizers": 4e13, "settings": 8e13}.get(a.table, 0.0)
+        flops = a.flops or {"shapes": 3e13, "inflation": 3e13, "conditions": 3e13, "optimizers": 4e13, "settings": 8e13}.get(a.table, 0.0)
         length = a.clips if a.table == "joint" else flops / (cost(variant.recipe)["gflop_per_sample"] * 1e9)
         model = trained(name, variant, max(1, int(length / variant.batch_size)), out, str(pick_device(a.device)), a.amp, until)
         if model is None:

@@ -235,7 +235,7 @@ def evaluate_model(model: Model, num: int, seed: int = 0, folder: Path | None = 
         rows = evaluate_video(model, num, seed, folder, sample_only, **options)
     else:
         rows = (evaluate_image if r.sample_shape[-1] == MNIST_SIZE else evaluate_frames)(model, num, seed, **options)
-    in_training = model.kind == "video" and r.captions is not None and r.null_probability < 1  # clips had captions
+    in_training = model.kind == "video" and r.paired
     heard = {"hearing": hearing(model, min(num, HEARD), seed)} if in_training and not sample_only else {}
     sampled_on = {} if folder is None else {key: value for key, value in _made(_path(folder, model, _kinds(model)[0])).items() if key in ("device", "precision")}
     return {**circumstances(model, num, seed), **sampled_on, "steps": options.get("steps") or r.sampling_steps, "sampler": r.sampler,

@@ -24,6 +24,7 @@ from .captions import Caption
 from .data import CANVAS, DIGIT, Batch
 from .diffusion import q_sample, target
 from .hearing import RESULTS, outputs
+from .metrics import obeyed, read
 from .model import Model
 from .pretrained import load_model
 from .recipes import MNIST_SIZE
@@ -102,6 +103,12 @@ class Readers(nn.Module):
         return -(share * named).flatten(1).sum(dim=1) / share.flatten(1).sum(dim=1).clamp(min=1)
 
 
+def _batch(model: Model, num: int, seed: int) -> Batch:
+    if model.kind not in WATCHED or not model.recipe.captions or model.sample_shape[-1] == MNIST_SIZE:
+        raise ValueError(f"{model.name} does not draw moving digits from captions: take mav-image or vdm-text.")
+    return replace(model.recipe, captions="digits").dataset("test", seed).sample(num)
+
+
 @torch.no_grad()
 def worth_of_telling(model: Model, num: int, seed: int = 0) -> dict[str, dict[str, float]]:
     """How much lower the loss on a hidden digit is with a caption that names that digit twice, by how much clearer the other digit is, CLEARER in log-SNR: mean and standard error over the `n` of
@@ -109,9 +116,7 @@ def worth_of_telling(model: Model, num: int, seed: int = 0) -> dict[str, dict[st
 
     Raises ValueError for a model without captions, or not of two moving digits.
     """
-    if model.kind not in WATCHED or not model.recipe.captions or model.sample_shape[-1] == MNIST_SIZE:
-        raise ValueError(f"{model.name} does not draw moving digits from captions: take mav-image or vdm-text.")
-    batch = replace(model.recipe, captions="digits").dataset("test", seed).sample(num)
+    batch = _batch(model, num, seed)
     differ = batch.labels[:, 0] != batch.labels[:, 1]
     told = [str(Caption((digit, digit))) for digit in batch.labels[:, 0].tolist()]
     eps, log_snr, rows = torch.randn(batch.video.shape, generator=generator(seed)), torch.full((num,), WATCHED[model.kind]), {}
@@ -124,12 +129,20 @@ def worth_of_telling(model: Model, num: int, seed: int = 0) -> dict[str, dict[st
     return rows
 
 
+def drawn(model: Model, num: int, seed: int = 0) -> dict[str, float | int]:
+    """How many of `num` samples, sampled as the model's recipe has it for test captions without motion, show both digits, and how many one of them twice: `digits` and `twice` of `metrics.obeyed`,
+    with intervals; guidance_scale. A still frame is read as a still clip. Raises as `worth_of_telling`."""
+    captions = _batch(model, num, seed).captions
+    found = obeyed(read(model.sample(captions, seed=seed).expand(-1, -1, 16, -1, -1)), captions)
+    return {key: round(value, 4) for key, value in found.items()} | {"guidance_scale": model.recipe.guidance_scale}
+
+
 @telling_of_errors()
 def main() -> None:
-    """Print what `worth_of_telling` finds for the model, or the weights, named on the command line."""
+    """Print what `worth_of_telling` finds for the model, or the weights, named on the command line; with --keep, file it together with what is `drawn`."""
     parser = argparse.ArgumentParser(prog="python -m utils.neighbours", description="Does a model use what a clear neighbour tells about a hidden digit?")
     parser.add_argument("model", nargs="?", default="mav-image", help="a shipped model's name, or weights that a run has written (.pt)")
-    parser.add_argument("--keep", metavar="NAME", help="file the numbers under this name with the results")
+    parser.add_argument("--keep", metavar="NAME", help="also sample from captions, and file all numbers under this name with the results")
     parser.add_argument("--num", type=int, default=512, help="clips")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
@@ -142,7 +155,8 @@ def main() -> None:
         print(f"{clearer:>20s}{row['loss']:8.4f}{1e4 * row['mean']:+9.1f} ± {1e4 * row['standard_error']:.1f}")
     if a.keep:
         path = RESULTS / f"{model.name}-neighbours.json"
-        write_json(path, {**(json.loads(path.read_text()) if path.exists() else {}), a.keep: {"trained": model.provenance, "log_snr": WATCHED[model.kind], "seed": a.seed, "rows": rows}})
+        write_json(path, {**(json.loads(path.read_text()) if path.exists() else {}), a.keep: {"trained": model.provenance, "log_snr": WATCHED[model.kind], "seed": a.seed, "rows": rows,
+                                                                                                       "drawn": drawn(model, a.num, a.seed)}})
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def summary_table() -> str:
             continue
         t, shape, flops = result["trained"], recipe.sample_shape, total_flops(result["trained"])
         size = (f"{shape[1]} frames of " if shape[1] > 1 else "") + f"{shape[2]}×{shape[3]}"
-        captions = "no captions" if recipe.captions is None else "captions" if recipe.null_probability < 1 else "clips without captions"
+        captions = "no captions" if recipe.captions is None else "captions" if recipe.paired else "clips without captions"
         lines.append(f"| {t['date']} | `{name}` | {_paper(name)} | {size}, {captions}; {sum(p.numel() for p in UNet(recipe.net).parameters()) / 1e6:.2f}M parameters; {flops:.1e} FLOPs on {_devices(t)} "
                      f"(on a T4 {max(1, round(flops / T4_SUSTAINED / 60))} min, estimate) | {_in_short(result)} | n = {result['n']}, {result['steps']} steps: [all rows](assets/results/README.md#{name}) |")
     return "\n".join(lines)
@@ -248,9 +248,11 @@ def neighbours_table() -> str:
         result = json.loads(path.read_text())
         first = next(iter(result.values()))
         lines += [f"| `{path.name.removesuffix('-neighbours.json')}` at log-SNR {first['log_snr']:g}, n = {next(iter(first['rows'].values()))['n']} | last run "
-                  + "".join(f"| neighbour clearer by {clearer} " for clearer in first["rows"]) + "|", "|---|---|" + "---|" * len(first["rows"])]
+                  + "".join(f"| neighbour clearer by {clearer} " for clearer in first["rows"]) + f"| both digits as asked, n = {first['drawn']['digits_n']}, guidance {first['drawn']['guidance_scale']:g} | one of them twice |",
+                  "|---|---|" + "---|" * len(first["rows"]) + "---|---|"]
         lines += [f"| {name} | {_amount(row['trained'])}, on {row['trained']['device']} | "
-                  + " | ".join(f"{cell['loss']:.4f}; {1e4 * cell['mean']:+.0f} ± {1e4 * cell['standard_error']:.0f}" for cell in row["rows"].values()) + " |" for name, row in result.items()] + [""]
+                  + " | ".join(f"{cell['loss']:.4f}; {1e4 * cell['mean']:+.0f} ± {1e4 * cell['standard_error']:.0f}" for cell in row["rows"].values())
+                  + f" | {row['drawn']['digits']:.1%} | {row['drawn']['twice']:.1%} |" for name, row in result.items()] + [""]
     return "\n".join(lines).strip()
 
 
@@ -272,6 +274,17 @@ def inflation_table() -> str:
              + " | both digits as asked | off the best path, pixels | frames that look like the digit |", "|---|" + "---|" * (len(levels) + 4)]
     lines += [f"| {row['variant']} | {row['clips']:,} | " + " | ".join(f"{row['validation_loss'][level]:.3f}" for level in levels)
               + f" | {row['digits']:.1%} | {row['rmse']:.2f} | {row['identity']:.1%} |" for row in rows]
+    return "\n".join(lines)
+
+
+def conditions_table() -> str:
+    """Layers over time that were trained with the null condition, and with captions, at equal FLOPs, as Markdown."""
+    rows = json.loads((RESULTS / "video-conditions.json").read_text())
+    levels = list(rows[0]["validation_loss"])
+    lines = [f"| {rows[0]['flops']:.1e} FLOPs each, {rows[0]['device']}, n = {rows[0]['n']} | clips seen | " + " | ".join(f"loss at {level}, with the caption (without)" for level in levels)
+             + " | both digits as asked | one of them twice |", "|---|" + "---|" * (len(levels) + 3)]
+    lines += [f"| {row['variant']} | {row['clips']:,} | " + " | ".join(f"{row['validation_loss'][level]:.4f} ({row['validation_loss_without_caption'][level]:.4f})" for level in levels)
+              + f" | {row['digits']:.1%} | {row['twice']:.1%} |" for row in rows]
     return "\n".join(lines)
 
 
@@ -340,7 +353,7 @@ def _times(ratio: float, word: str) -> str:
 
 
 TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "clip-guidance": clip_guidance_table, "clip-intervals": interval_guidance_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table, "optimizers": lambda: settings_table("optimizers"),
-          "joint": joint_table, "survival": survival_table, "neighbours": neighbours_table, "growth": growth_table, "extension": extension_table, "inflation": inflation_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
+          "joint": joint_table, "survival": survival_table, "neighbours": neighbours_table, "growth": growth_table, "extension": extension_table, "inflation": inflation_table, "conditions": conditions_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
 
 
 def minutes(lesson: str) -> str:

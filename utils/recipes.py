@@ -102,6 +102,7 @@ class Recipe:
     clip in training (*Video Diffusion Models*, section 4.3.1). null_probability: how often a caption is dropped in training, so that
     the null condition is learnt (classifier-free guidance); 1: the model learns from clips without captions, and what it knows of captions is in the weights it starts from. guidance_scale, sampler, sampling_steps, fps: sampling defaults.
     initial: a shipped model whose weights it starts from. frozen: a shipped model whose weights, where this one has them too, stay as they are.
+    recaptioned: clips come without captions, and get those that `utils.captioner` reads off their frames.
     frame_skips: learn from clips at FINE_FPS / k frames a second for each k, moving from the first to the last (`frame_skip`), which is that of `fps`.
     curriculum: what training begins with, if not with the task itself.
     """
@@ -124,11 +125,14 @@ class Recipe:
     sampling_steps: int = 32
     initial: str | None = None
     frozen: str | None = None
+    recaptioned: bool = False
     frame_skips: tuple[int, ...] = ()
     fps: float | None = None
     curriculum: Curriculum | None = None
 
     def __post_init__(self) -> None:
+        if self.recaptioned and self.num_images:
+            raise ValueError(f"A captioner describes clips, not the images packed with them: recaptioned needs num_images=0, not {self.num_images}.")
         if self.prediction not in PREDICTIONS:
             raise ValueError(f"prediction must be one of {', '.join(PREDICTIONS)}, not {self.prediction!r}.")
         if self.prediction == "eps" and self.schedule.log_snr(1.0) == -math.inf:
@@ -140,6 +144,11 @@ class Recipe:
             raise ValueError(f"num_images is for clips, and at least 0; got {self.num_images} for samples of one frame.")
         if bool(self.frame_skips) != self.net.frame_rate or self.net.frame_rate and self.fps is None:
             raise ValueError("A network that takes frames a second needs frame_skips to learn from and fps to sample at, and no other does.")
+
+    @property
+    def paired(self) -> bool:
+        """Whether its samples come with true captions: not if they have none, or only the captioner's."""
+        return self.captions is not None and self.null_probability < 1 and not self.recaptioned
 
     def dataset(self, split: str = "train", seed: int = 0, device: torch.device | str = "cpu",
                 num_frames: int | None = None, num_digits: int = 2) -> MNIST | MovingMNIST:
@@ -193,10 +202,10 @@ MAV_IMAGE = replace(VDM_TEXT, name="mav-image", kind="image", net=replace(VDM_TE
                     budgets={"smoke": Budget(5, 8), "cpu": Budget(150, 16), "t4": Budget(2500, 512), "t4-long": Budget(7500, 512)})
 
 MAV = replace(MAV_IMAGE, name="mav", kind="video", net=replace(VDM_TEXT.net, pseudo_3d=True, frame_rate=True), sample_shape=(1, 16, 32, 32), curriculum=None,
-              null_probability=1.0, initial="mav-image", frozen="mav-image", frame_skips=(1, 2, 3, 4, 5), fps=6.0,
+              null_probability=0.1, recaptioned=True, initial="mav-image", frozen="mav-image", frame_skips=(1, 2, 3, 4, 5), fps=6.0,
               budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(3000, 64), "t4-long": Budget(9000, 64)})
 
-MAV_INTERPOLATE = replace(MAV, name="mav-interpolate", kind="interpolate", net=replace(MAV.net, conditioning="frames"), initial="mav", guidance_scale=1.0, sampler="ddim",
+MAV_INTERPOLATE = replace(MAV, name="mav-interpolate", kind="interpolate", net=replace(MAV.net, conditioning="frames"), initial="mav", null_probability=1.0, recaptioned=False, guidance_scale=1.0, sampler="ddim",
                           frame_skips=(5, 4, 3, 2, 1), fps=30.0,
                           budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(3000, 64), "t4-long": Budget(9000, 64)})
 

@@ -6,7 +6,7 @@ With the budget t4-long, weights that get no less training than the shipped ones
 `utils.evaluate` says of them, and nothing that is shipped changes; a recipe that starts from another model still starts from the shipped one.
 
 Finished stages are noted in --out with their settings and skipped the next time, and training resumes from its checkpoint: so the same command, given again and again,
-gets everything done on a machine lent for minutes. The judge and the classifier, which measure the models, stay as they are.
+gets everything done on a machine lent for minutes. The judge and the classifier, which measure the models, and the captioner stay as they are.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .runtime import BUDGETS, ROOT, write_json
 from .train import Trainer
 
 SHIPPED = "t4-long"  # the budget for weights that are shipped
-COMPARISONS = {"joint": ["--clips", "30000"], "inflation": ["--flops", "1e14"]}  # what each run of a table gets
+COMPARISONS = {"joint": ["--clips", "30000"], "inflation": ["--flops", "1e14"], "conditions": ["--flops", "1e14"]}  # what each run of a table gets
 
 
 @dataclass(frozen=True)

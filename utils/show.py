@@ -104,8 +104,8 @@ def image_rows(rows: dict[str, torch.Tensor], columns: Sequence[str] | None = No
 
 
 def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every: int = 1, title: str = "", xlabel: str = "",
-               borders: Sequence[int] = ()) -> Figure:
-    """Each clip (N, 1, T, H, W) as a row of frames, left to right in time; `xlabel` where the axis is not frames; a line before each frame in `borders`."""
+               borders: Sequence[int] = (), under: Sequence[str] = ()) -> Figure:
+    """Each clip (N, 1, T, H, W) as a row of frames, left to right in time; `xlabel` where the axis is not frames; a line before each frame in `borders`; a text `under` each frame of the last row."""
     import matplotlib.pyplot as plt
 
     clips = _clips(clips)[:, :, ::every]
@@ -120,6 +120,8 @@ def film_strip(clips: torch.Tensor, captions: Sequence[str] | None = None, every
         _label(ax, _two_lines(captions[i]) if captions else "")
         for k in borders:
             ax.axvline(k / every * (w + 1) - 1, color=ORANGE, linewidth=2.5)
+    axes[-1, 0].set_xticks([k * (w + 1) + w / 2 for k in range(len(under))], under, fontsize=SMALL)
+    axes[-1, 0].tick_params(length=0)
     axes[-1, 0].set_xlabel(xlabel or f"frame 0 to {(t - 1) * every}" + (f", every {every}" if every > 1 else ""), fontsize=SMALL)
     figure.suptitle(title or None, fontsize=TITLE)
     plt.close(figure)

@@ -142,7 +142,7 @@ def main() -> None:
     model = load_pretrained(a.model, a.device, amp=a.amp)
     path = RESULTS / f"{a.model}-{a.what}.json"
     if model.kind == "video" and a.what != "steps" and model.recipe.captions:
-        (guidance_of_clips if a.what == "guidance" else intervals_of_clips)(model, a.num, a.seed, path, "motion" if model.recipe.null_probability < 1 else "digits")
+        (guidance_of_clips if a.what == "guidance" else intervals_of_clips)(model, a.num, a.seed, path, "motion" if model.recipe.paired else "digits")
         return
     if model.recipe.sample_shape[-1] != MNIST_SIZE or a.what == "intervals" or a.what == "guidance" and model.recipe.captions is None:
         parser.error({"steps": f"{a.model} is not an image model of single digits", "guidance": f"{a.model} is not an image model of single digits, or a video model, with captions",

@@ -32,6 +32,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
+from .captioner import load_captioner
 from .captions import CaptionError, tokenize
 from .cost import measure
 from .data import FINE_FPS
@@ -177,7 +178,8 @@ class Trainer:
                 self.readers = Readers(recipe.net).to(self.device)
         self.optimizer = Muon(nn.ModuleList(filter(None, (self.net, self.readers))), recipe.learning_rate)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
-        self.captions = None if recipe.null_probability == 1 else recipe.captions
+        self.captions = recipe.captions if recipe.paired else None
+        self.captioner = copy.deepcopy(load_captioner()).to(self.device) if recipe.recaptioned else None
         self.data, self.images = self._data(clips)
         if self.curriculum is not None:
             self.practice_data = {part: dataclasses.replace(recipe, captions=recipe.captions if part.clearer else "motion").dataset("train", seed, self.device, num_digits=part.num_digits)
@@ -266,7 +268,10 @@ class Trainer:
         on_device = generator(self.seed, step, 2, device=self.device)
         eps = torch.randn((num, *x.shape[1:]), generator=on_device, device=self.device)[rows]
         log_snr = (practice or r.schedule).log_snr(t).float().to(self.device)
-        tokens = None if self.captions is None else tokenize(batch.captions + (images.captions if k else [])).to(self.device)
+        captions = None if self.captions is None else batch.captions
+        if self.captioner is not None:
+            captions = self.captioner.captions(x, torch.rand(num, 4, generator=g)[rows])
+        tokens = None if captions is None else tokenize(captions + (images.captions if k else [])).to(self.device)
         return Drawn(x, eps, log_snr, tokens, keep.to(self.device), k, self._inputs(x, skip, g, on_device, rows), neighbours)
 
     def _inputs(self, x: torch.Tensor, skip: int | None, g: torch.Generator, on_device: torch.Generator, rows: slice) -> dict[str, torch.Tensor]:

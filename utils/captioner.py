@@ -1,0 +1,124 @@
+"""A captioner that gives clips the captions nobody wrote: it learns from captioned images which two digits a picture shows, and names those of a clip's frames.
+
+Layers over time that never meet a condition in training are in the way of one in sampling. *Make-A-Video* has the same need: its decoder always gets the CLIP embedding of a picture, in
+text-to-video one made from the text. Here the picture's part is put into words (as captioners do for the clips of later models), and these go through the image model's own text encoder.
+What it says of a clip comes from one frame at a time. So where it names directions, as half of the images' captions do, they are guesses.
+
+    python -m utils.captioner     # trains it on the images of mav-image, writes assets/checkpoints/captioner.pt, and prints how often it is right
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import nn
+from tqdm import tqdm
+
+from .captions import DIRECTIONS, Caption, parse
+from .data import MovingMNIST
+from .pretrained import CHECKPOINTS
+from .runtime import amp_dtype, autocast, generator, pick_device
+
+PAIRS = torch.combinations(torch.arange(10), with_replacement=True)  # (55, 2): what a picture of two digits can show
+EVERY = 4  # frames of a clip that are looked at
+
+
+def _convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, padding=size // 2), nn.GroupNorm(8, outputs), nn.SiLU())
+
+
+class Captioner(nn.Module):
+    """Pictures (B, 1, H, W) of two digits in [-1, 1] -> logits (B, 55) of the PAIRS."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(_convolution(1, 32, 5, 2), _convolution(32, 64, 3, 2), _convolution(64, 128, 3, 1), _convolution(128, 128, 3, 2), _convolution(128, 128, 3, 1))
+        self.head = nn.Sequential(nn.Linear(256, 256), nn.SiLU(), nn.Linear(256, len(PAIRS)))
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        x = self.body(pictures)
+        return self.head(torch.cat([x.amax((2, 3)), x.mean((2, 3))], dim=1))
+
+    @torch.no_grad()
+    def captions(self, clips: torch.Tensor, chance: torch.Tensor) -> list[str]:
+        """Clips (B, 1, T, H, W) in [-1, 1] -> a caption each. The digits are the likeliest pair in all that every fourth frame says by itself.
+
+        chance: (B, 4) on the CPU, uniform from 0 to 1, decides what a frame does not tell: which digit comes first, whether directions are named (half of the captions that it learnt from
+        do), and which."""
+        frames = clips[:, :, ::EVERY]
+        said = self(rearrange(frames, "b c t h w -> (b t) c h w")).float().log_softmax(1)
+        pairs = PAIRS[rearrange(said, "(b t) pair -> b t pair", b=len(clips)).sum(1).argmax(1).cpu()]
+        pairs = torch.where(chance[:, :1] < 0.5, pairs.flip(1), pairs)
+        return [str(Caption(tuple(pair), tuple(guess) if named else None)) for pair, named, guess in zip(pairs.tolist(), chance[:, 1] < 0.5, (chance[:, 2:] * len(DIRECTIONS)).long().tolist())]
+
+
+def pair_of(captions: list[str]) -> torch.Tensor:
+    """The place in PAIRS of the two digits that each caption names, (B,) int64."""
+    low, high = torch.tensor([sorted(parse(text).digits) for text in captions]).unbind(1)
+    return low * 10 - low * (low - 1) // 2 + high - low
+
+
+@lru_cache
+def load_captioner() -> Captioner:
+    """The shipped captioner, on the CPU. FileNotFoundError says how to make it."""
+    path = CHECKPOINTS / "captioner.pt"
+    if not path.exists():
+        raise FileNotFoundError(f"{path.name} is not in assets/checkpoints/: restore it with `git checkout -- assets`, or train it with `python -m utils.captioner`.")
+    network = Captioner()
+    network.load_state_dict({key: tensor.float() for key, tensor in torch.load(path, map_location="cpu", weights_only=True).items()})
+    return network.eval().requires_grad_(False)
+
+
+def train(captioner: Captioner, steps: int, batch_size: int = 128, device: str | None = None) -> None:
+    """Train on captioned pictures alone, those that `mav-image` learns from: AdamW, one-cycle learning rate."""
+    where = pick_device(device)
+    dtype = amp_dtype(where)
+    pictures = MovingMNIST("train", seed=2, image_size=32, num_frames=1, captions="mixed")
+    captioner.to(where).train()
+    optimizer = torch.optim.AdamW(captioner.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
+    scaler = torch.amp.GradScaler(where.type, enabled=dtype == torch.float16)
+    bar = tqdm(range(steps), desc="captioner", mininterval=5)
+    for step in bar:
+        batch = pictures.sample(batch_size, index=step)
+        with autocast(where, dtype):
+            said = captioner(batch.video[:, :, 0].to(where))
+        loss = F.cross_entropy(said.float(), pair_of(batch.captions).to(where))
+        optimizer.zero_grad()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        schedule.step()
+        if step % 50 == 0:
+            bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
+    captioner.to("cpu").eval()
+
+
+def right(captioner: Captioner, num: int = 1024, seed: int = 0) -> dict[str, float]:
+    """The shares of test pictures and of test clips whose two digits it names."""
+    shares = {}
+    for what, frames in (("pictures", 1), ("clips", 16)):
+        batch = MovingMNIST("test", seed=seed, image_size=32, num_frames=frames, captions="digits").sample(num)
+        shares[what] = float((pair_of(captioner.captions(batch.video, torch.rand(num, 4, generator=generator(seed)))) == pair_of(batch.captions)).double().mean())
+    return shares
+
+
+def main() -> None:
+    """Train the captioner, save it, and print how often it is right."""
+    parser = argparse.ArgumentParser(prog="python -m utils.captioner", description="Train the reader of pictures that gives clips captions.")
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--device")
+    a = parser.parse_args()
+    torch.manual_seed(0)
+    captioner = Captioner()
+    train(captioner, a.steps, device=a.device)
+    torch.save({key: tensor.detach().half() for key, tensor in captioner.state_dict().items()}, CHECKPOINTS / "captioner.pt")
+    print("both digits named: " + ", ".join(f"{share:.1%} of test {what}" for what, share in right(captioner).items()))
+
+
+if __name__ == "__main__":
+    main()
