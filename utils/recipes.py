@@ -202,7 +202,7 @@ MAV_IMAGE = replace(VDM_TEXT, name="mav-image", kind="image", net=replace(VDM_TE
                     budgets={"smoke": Budget(5, 8), "cpu": Budget(150, 16), "t4": Budget(2500, 512), "t4-long": Budget(7500, 512)})
 
 MAV = replace(MAV_IMAGE, name="mav", kind="video", net=replace(VDM_TEXT.net, pseudo_3d=True, frame_rate=True), sample_shape=(1, 16, 32, 32), curriculum=None,
-              null_probability=0.1, recaptioned=True, initial="mav-image", frozen="mav-image", frame_skips=(1, 2, 3, 4, 5), fps=6.0,
+              null_probability=0.1, recaptioned=True, guidance_scale=2.0, initial="mav-image", frozen="mav-image", frame_skips=(1, 2, 3, 4, 5), fps=6.0,
               budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(3000, 64), "t4-long": Budget(9000, 64)})
 
 MAV_INTERPOLATE = replace(MAV, name="mav-interpolate", kind="interpolate", net=replace(MAV.net, conditioning="frames"), initial="mav", null_probability=1.0, recaptioned=False, guidance_scale=1.0, sampler="ddim",
