@@ -373,10 +373,10 @@ ax.legend(handles=areas[::-1], loc="center left", bbox_to_anchor=(1, 0.5));     
 # The rate enters like the noise level: a number is embedded and added. **Predict:** the same caption and the same noise at five rates. What changes?
 
 # %%
-rates = [30.0, 15.0, 10.0, 7.5, 6.0]
-by_rate, guided = (torch.cat([mav.sample(["3 and 7"], steps=STEPS, seed=3, fps=fps, guidance_scale=scale) for fps in rates]) for scale in (1.0, 4.0))
+rates, G = [30.0, 15.0, 10.0, 7.5, 6.0], mav.recipe.guidance_scale
+by_rate, guided = (torch.cat([mav.sample(["3 and 7"], steps=STEPS, seed=3, fps=fps, guidance_scale=scale) for fps in rates]) for scale in (1.0, G))
 few = [0, 1, 2, 4]
-show.xt_slice(torch.cat([by_rate[few], guided[few]]), [f"{rates[k]:g} fps, {how}" for how in ("no guidance", "g = 4") for k in few],
+show.xt_slice(torch.cat([by_rate[few], guided[few]]), [f"{rates[k]:g} fps, {how}" for how in ("no guidance", f"g = {G:g}") for k in few],
               title="one caption, one noise, four frame rates (from above)")
 
 # %%
@@ -393,7 +393,7 @@ M = {"smoke": 2, "cpu": 8}.get(BUDGET, 64)
 tracked = {}
 for fps in rates[::2]:
     real = (MovingMNIST("test", seed=6, speed=0.1 * 6 / fps, captions=None).sample(64).video + 1) / 2
-    made = [mav.sample(["3 and 7", "5 and 1"] * (M // 2), steps=STEPS, seed=6, fps=fps, guidance_scale=scale) for scale in (4.0, 1.0)]
+    made = [mav.sample(["3 and 7", "5 and 1"] * (M // 2), steps=STEPS, seed=6, fps=fps, guidance_scale=scale) for scale in (G, 1.0)]
     tracked[fps] = [motion(read(clips))["speed"] for clips in (real, *made)]
     print("{:4.0f} fps, pixels a frame: real {:.2f}, mav {:.2f}, without guidance {:.2f}".format(fps, *tracked[fps]), f"({M} clips each)")
 
@@ -507,7 +507,7 @@ for name, counts in confusion.items():
 # The right table has only a trace of a diagonal: what walls give away, and what the choice of order adds. No amount of training will strengthen it, as nothing else in the data ties the word to the motion; the captioner's guesses least of all. The paper's authors say the same of their model: text and images cannot teach what only a video can show, such as whether a hand waves from left to right or from right to left.
 #
 # ## 7. Was it worth starting from images?
-# The same network, the same clips, all with the null condition (the naive way of section 3), and the same FLOPs of video training, started in four ways (`python -m utils.compare inflation --flops 1.5e13 --num 32`, with Adam for all of them). Earlier training is not counted: three of them start from images, whose training had cost more than ten times as much as a row here. *Loss*: on held-out clips at five noise levels, without captions. *Digits*: clips that show the two digits asked for.
+# The same network on the images as they were before practice, the same clips, all with the null condition (the naive way of section 3), and the same FLOPs of video training, started in four ways (`python -m utils.compare inflation --flops 1.5e13 --num 32`, with Adam for all of them). Earlier training is not counted: three of them start from images, whose training had cost more than ten times as much as a row here. *Loss*: on held-out clips at five noise levels, without captions. *Digits*: clips that show the two digits asked for.
 
 # %%
 table = json.loads((ASSETS / "results" / "video-inflation.json").read_text())

@@ -832,7 +832,7 @@ with torch.no_grad():
 print("parameters:", *(sum(p.numel() for p in net.parameters()) for net in (small, large)))
 
 # %% [markdown]
-# Does it pay? We enlarged both the video and the image model like this and trained them further for some minutes on an H200 (measured once; these weights are not shipped). We also trained the image model from scratch, and `mav`, whose layers over time rest on it (images are sampled by DDIM here):
+# Does it pay? We enlarged both the video and the image model like this and trained them further for some minutes on an H200 (measured once; these weights are not shipped). We also trained the image model from scratch, and `mav`, whose layers over time rest on it (images are sampled by DDIM here). Their small `mav-image` and `mav` are those that were shipped then, before [lesson 10](10_make_a_video.ipynb)'s practice and captioner:
 
 # %%
 grown = json.loads((ASSETS / "results" / "grown-networks.json").read_text())
@@ -851,9 +851,9 @@ print("vdm-text, " + "; ".join(f"{what}, n = {r['n']}, guidance {r['guidance_sca
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# The image model gains at every scale, and from scratch it passes the shipped one with not much more compute. (Its schedule moved too, from −2 to −1: two changes at once, so this is not width alone.) The grown video model had other settings, too: captions dropped twice as often (in a fifth of the clips), no curriculum. Its gain without guidance is at the limit of what this many captions can show; with guidance they decide nothing. And `mav` on top of the better pictures, trained for three minutes, shows *fewer* digits (at a scale of its own, so the two are not quite comparable): it has other layers over time to learn.
+# The image model gains at every scale, and from scratch it passes the small one with not much more compute. (Its schedule moved too, from −2 to −1: two changes at once, so this is not width alone.) The grown video model had other settings, too: captions dropped twice as often (in a fifth of the clips), no curriculum. Its gain without guidance is at the limit of what this many captions can show; with guidance they decide nothing. And `mav` on top of the better pictures, trained for three minutes, shows *fewer* digits (at a scale of its own, so the two are not quite comparable): it has other layers over time to learn.
 #
-# So the larger network was better for images and about as good for video. Whether that is due to its size or to the longer training was not measured: the shipped one was not trained further for as many FLOPs. And size has a price: each clip costs more than twice as much, so a T4 trains on less than half as many. That is why the shipped networks are small. You can enlarge yours without losing what it knows: `Trainer(replace(recipe, net=...), budget, initial=load_pretrained(...))`.
+# So the larger network was better for images and about as good for video. Whether that is due to its size or to the longer training was not measured: the small one was not trained further for as many FLOPs. (Size is not the only way, either: the small image model has since learnt more from practice beside a clearer digit, lesson 10, than it gains here.) And size has a price: each clip costs more than twice as much, so a T4 trains on less than half as many. That is why the shipped networks are small. You can enlarge yours without losing what it knows: `Trainer(replace(recipe, net=...), budget, initial=load_pretrained(...))`.
 # </details>
 
 # %% [markdown]

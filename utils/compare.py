@@ -168,7 +168,7 @@ def main() -> None:
     """Train and measure all variants of a table, or those named, and write the table row by row."""
     parser = argparse.ArgumentParser(prog="python -m utils.compare", description="Variants of the video models, trained with equal means.")
     parser.add_argument("table", choices=list(TABLES))
-    parser.add_argument("--flops", type=float, help="training FLOPs of each variant (default: 3e13 for shapes, inflation and conditions, 4e13 for optimizers, 8e13 for settings)")
+    parser.add_argument("--flops", type=float, help="training FLOPs of each variant (default: 1.5e13 for conditions, 3e13 for shapes and inflation, 4e13 for optimizers, 8e13 for settings)")
     parser.add_argument("--clips", type=int, default=30_000, help="clips that each run of joint sees; 30,000 are 4.9e14 FLOPs at K = 8")
     parser.add_argument("--num", type=int, help="clips sampled of each run (default: 512 for joint, 64 for inflation and conditions, else none)")
     parser.add_argument("--only", nargs="*", help="names of variants")
@@ -187,7 +187,7 @@ def main() -> None:
     rows = {row["variant"]: row for row in (json.loads(results.read_text()) if results.exists() else [])}
     for name in a.only or variants:
         start, variant = time.monotonic(), variants[name]
-        flops = a.flops or {"shapes": 3e13, "inflation": 3e13, "conditions": 3e13, "optimizers": 4e13, "settings": 8e13}.get(a.table, 0.0)
+        flops = a.flops or {"shapes": 3e13, "inflation": 3e13, "conditions": 1.5e13, "optimizers": 4e13, "settings": 8e13}.get(a.table, 0.0)
         length = a.clips if a.table == "joint" else flops / (cost(variant.recipe)["gflop_per_sample"] * 1e9)
         model = trained(name, variant, max(1, int(length / variant.batch_size)), out, str(pick_device(a.device)), a.amp, until)
         if model is None:
