@@ -203,7 +203,7 @@ numbers_of({"mav, guided": ways["mav, guided"]})
 
 
 # %% [markdown]
-# The given frames are there, of course, but the further from them, the worse: digits lose their shape on the way. On these clips guidance misses no less than repeating does (on the 32 of section 8, a little less).
+# The given frames are there, of course, but the further from them, the worse: digits lose their shape on the way. Measured on the 32 clips of section 8, guidance misses a little less than repeating does; these few decide nothing.
 #
 # Guidance pulls at a network that has never been told anything. That has three costs: a backward pass in each step; a weight to choose; and a pull that is only an approximation ([lesson 08, section 2](08_reconstruction_guidance.ipynb#2.-Two-numbers,-where-the-truth-is-known)). If filling in is what we want, why not *tell* the network what is given, and train it that way?
 #
@@ -724,7 +724,7 @@ show.film_strip(torch.cat([clips[:1] for clips in set_off.values()]), [f"{rate} 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# For real clips five, or a little less: a digit travels equally far in a second at any rate, and 6 frames a second are a fifth as many frames; but longer paths hit more walls. The network follows the number, but not far enough: its ratio is smaller, and it is too fast at every rate, most of all at 30. (A hint only: the clips are few and their digits melt.) And look at the strip: with one frame given, digits lose their shape long before the end.
+# For real clips five, or a little less: a digit travels equally far in a second at any rate, and 6 frames a second are a fifth as many frames; but longer paths hit more walls. The network follows the number, but not far enough: its ratio is smaller, as it is too fast at 30. (A hint only: the clips are few and their digits melt.) And look at the strip: with one frame given, digits lose their shape long before the end.
 # </details>
 #
 # **Break it: the wrong rate.** Give keyframes of clips at 30 frames a second, but tell the network another rate. **Predict:** four frames are given, and they show how fast things move. How much does the number still count?
@@ -740,7 +740,7 @@ stairs = repeated(windows_30[:, :, ~hidden], SKIP)
 print(f"keyframes repeated:         missed {float((stairs - windows_30)[:, :, hidden].square().mean().sqrt()):.3f}")
 
 # %% [markdown]
-# <details><summary>Answer</summary>The further off the number, the more is missed. Told 6, five times too low, it does hardly better than repeated keyframes: four true frames do not outvote a false number.</details>
+# <details><summary>Answer</summary>The further off the number, the more is missed. Told 6, five times too low, it does no better than repeated keyframes: four true frames do not outvote a false number.</details>
 #
 # ## 10. The same network goes on, and sets a picture in motion
 # Nothing in the mask says *keyframes*. Given a beginning, the network extrapolates; given one picture, it animates it: the masks of section 5 include all three. `extend` works in blocks as in [lesson 08](08_reconstruction_guidance.ipynb#7.-From-16-frames-to-64,-and-on), here with the network's own conditioning instead of guidance.
