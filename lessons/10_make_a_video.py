@@ -20,7 +20,7 @@
 #
 # **Claim: what things are called can be learnt from captioned pictures, and how they move from clips that nobody described. Together they give text-to-video without a single text-video pair. What such a model cannot learn is what words for *motion* mean.** Both halves are measured.
 #
-# (Above: one clip for each of four captions, and one caption at 30, 15, 10, 7.5 and 6 frames a second from the same noise and without guidance, by the shipped `mav`. Captions steer it, but strokes break and digits change on their way. Section 8 says how far it has come.)
+# (Above: one clip for each of four captions, and one caption at 30, 15, 10, 7.5 and 6 frames a second from the same noise, by the shipped `mav`. Captions steer it, but strokes break and digits change on their way. Section 8 says how far it has come.)
 #
 # You will be able to
 # - train a video model on clips without captions and steer it by captions all the same;
@@ -387,7 +387,7 @@ show.xt_slice(torch.cat([by_rate[few], guided[few]]), [f"{rates[k]:g} fps, {how}
               title="one caption, one noise, four frame rates (from above)")
 
 # %%
-show.play(torch.cat([clips[:4], torch.zeros_like(clips[:1]), by_rate]), ["above: " + ", ".join(captions), "below: 3 and 7 at " + ", ".join(f"{fps:g}" for fps in rates) + " fps"], columns=5, scale=3,
+show.play(torch.cat([clips[:4], torch.zeros_like(clips[:1]), guided]), ["above: " + ", ".join(captions), "below: 3 and 7 at " + ", ".join(f"{fps:g}" for fps in rates) + " fps"], columns=5, scale=3,
           path=outputs() / "10_make_a_video.gif")
 
 # %% [markdown]
