@@ -1,6 +1,7 @@
 """Captions that a reader of pictures gives to clips: what it says, what it leaves to chance, and that no clip's own caption is looked at."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from utils.captioner import EVERY, PAIRS, Captioner, load_captioner, pair_of, right
 from utils.captions import parse, tokenize
 from utils.data import MovingMNIST
+from utils.judge import train
 from utils.recipes import MAV, Budget
 from utils.runtime import generator
 from utils.train import Trainer
@@ -45,6 +47,13 @@ def test_what_most_frames_say_is_said_and_chance_decides_the_rest():
 def test_the_shipped_one_is_nearly_always_right_about_clips_and_less_often_about_single_frames():
     shares = right(load_captioner(), num=256, seed=3)
     assert shares["clips"] > 0.94 and 0.8 < shares["pictures"] < shares["clips"]
+
+
+def test_it_learns_the_captions_of_pictures():
+    torch.manual_seed(0)
+    captioner, pictures = Captioner(), MovingMNIST("train", seed=2, image_size=32, num_frames=1, captions="mixed").sample(32)
+    train(captioner, [SimpleNamespace(sample=lambda num, index: pictures)], 32, 100, "cpu")  # always the same ones, by heart
+    assert not captioner.training and (captioner(pictures.video[:, :, 0]).argmax(1) == pair_of(pictures.captions)).float().mean() > 0.9
 
 
 def test_clips_get_captions_of_its_making_and_have_none_themselves():

@@ -16,19 +16,15 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
-from tqdm import tqdm
 
 from .captions import DIRECTIONS, Caption, parse
-from .data import MovingMNIST
+from .data import Batch, MovingMNIST
+from .judge import convolution, train
 from .pretrained import CHECKPOINTS
-from .runtime import amp_dtype, autocast, generator, pick_device
+from .runtime import generator
 
 PAIRS = torch.combinations(torch.arange(10), with_replacement=True)  # (55, 2): what a picture of two digits can show
 EVERY = 4  # frames of a clip that are looked at
-
-
-def _convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, padding=size // 2), nn.GroupNorm(8, outputs), nn.SiLU())
 
 
 class Captioner(nn.Module):
@@ -36,12 +32,16 @@ class Captioner(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(_convolution(1, 32, 5, 2), _convolution(32, 64, 3, 2), _convolution(64, 128, 3, 1), _convolution(128, 128, 3, 2), _convolution(128, 128, 3, 1))
+        self.body = nn.Sequential(convolution(1, 32, 5, 2), convolution(32, 64, 3, 2), convolution(64, 128, 3, 1), convolution(128, 128, 3, 2), convolution(128, 128, 3, 1))
         self.head = nn.Sequential(nn.Linear(256, 256), nn.SiLU(), nn.Linear(256, len(PAIRS)))
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         x = self.body(pictures)
         return self.head(torch.cat([x.amax((2, 3)), x.mean((2, 3))], dim=1))
+
+    def loss(self, batch: Batch, device: torch.device, g: torch.Generator) -> torch.Tensor:
+        """Cross-entropy of captioned pictures; g, for networks whose loss draws at random, is not used."""
+        return F.cross_entropy(self(batch.video[:, :, 0].to(device)).float(), pair_of(batch.captions).to(device))
 
     @torch.no_grad()
     def captions(self, clips: torch.Tensor, chance: torch.Tensor) -> list[str]:
@@ -73,31 +73,6 @@ def load_captioner() -> Captioner:
     return network.eval().requires_grad_(False)
 
 
-def train(captioner: Captioner, steps: int, batch_size: int = 128, device: str | None = None) -> None:
-    """Train on captioned pictures alone, those that `mav-image` learns from: AdamW, one-cycle learning rate."""
-    where = pick_device(device)
-    dtype = amp_dtype(where)
-    pictures = MovingMNIST("train", seed=2, image_size=32, num_frames=1, captions="mixed")
-    captioner.to(where).train()
-    optimizer = torch.optim.AdamW(captioner.parameters(), lr=2e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    scaler = torch.amp.GradScaler(where.type, enabled=dtype == torch.float16)
-    bar = tqdm(range(steps), desc="captioner", mininterval=5)
-    for step in bar:
-        batch = pictures.sample(batch_size, index=step)
-        with autocast(where, dtype):
-            said = captioner(batch.video[:, :, 0].to(where))
-        loss = F.cross_entropy(said.float(), pair_of(batch.captions).to(where))
-        optimizer.zero_grad()
-        scaler.scale(loss).backward()
-        scaler.step(optimizer)
-        scaler.update()
-        schedule.step()
-        if step % 50 == 0:
-            bar.set_postfix(loss=f"{float(loss.detach()):.3f}")
-    captioner.to("cpu").eval()
-
-
 def right(captioner: Captioner, num: int = 1024, seed: int = 0) -> dict[str, float]:
     """The shares of test pictures and of test clips whose two digits it names."""
     shares = {}
@@ -115,7 +90,7 @@ def main() -> None:
     a = parser.parse_args()
     torch.manual_seed(0)
     captioner = Captioner()
-    train(captioner, a.steps, device=a.device)
+    train(captioner, [MovingMNIST("train", seed=2, image_size=32, num_frames=1, captions="mixed")], 128, a.steps, a.device)  # what mav-image learns from
     torch.save({key: tensor.detach().half() for key, tensor in captioner.state_dict().items()}, CHECKPOINTS / "captioner.pt")
     print("both digits named: " + ", ".join(f"{share:.1%} of test {what}" for what, share in right(captioner).items()))
 

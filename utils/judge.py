@@ -10,6 +10,7 @@ everything measured with them.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -54,7 +55,8 @@ class DigitClassifier(nn.Module):
         return F.cross_entropy(self(((batch.video + 1) / 2)[:, :, 0].to(device)).float(), batch.labels[:, 0].to(device))
 
 
-def _convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
+def convolution(inputs: int, outputs: int, size: int = 3, stride: int = 1) -> nn.Sequential:
+    """Maps (B, inputs, H, W) to (B, outputs, H / stride, W / stride), normalised and passed through SiLU."""
     return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, padding=size // 2), nn.GroupNorm(8, outputs), nn.SiLU())
 
 
@@ -80,7 +82,7 @@ class _Map(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.up = nn.Conv2d(64, 32, 1)
-        self.out = nn.Sequential(_convolution(32, 32), nn.Conv2d(32, 10, 1))
+        self.out = nn.Sequential(convolution(32, 32), nn.Conv2d(32, 10, 1))
 
     def forward(self, fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
         return self.out(fine + F.interpolate(self.up(coarse), scale_factor=2.0, mode="bilinear"))
@@ -96,8 +98,8 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.fine = nn.Sequential(_convolution(1, 32, 5, 2), _convolution(32, 32))
-        self.coarse = nn.Sequential(_convolution(32, 64, 3, 2), _convolution(64, 64), _convolution(64, 64))
+        self.fine = nn.Sequential(convolution(1, 32, 5, 2), convolution(32, 32))
+        self.coarse = nn.Sequential(convolution(32, 64, 3, 2), convolution(64, 64), convolution(64, 64))
         self.time = nn.Sequential(*[_TimeBlock(64, dilation) for dilation in (1, 2, 4)])
         self.alone, self.together = _Map(), _Map()
         self.summary = nn.Sequential(nn.Linear(256, 128), nn.SiLU(), nn.Linear(128, 64), nn.LayerNorm(64), nn.SiLU())
@@ -214,14 +216,10 @@ def _tracks(together: torch.Tensor, alone: torch.Tensor, digits: torch.Tensor) -
     return rearrange(cells * STRIDE - CENTRE, "n t k yx -> n k t yx"), rearrange(looks, "n t k -> n k t")
 
 
-def train(network: DigitClassifier | Judge, steps: int, device: str | None = None) -> None:
-    """Train on the training digits alone: AdamW, one-cycle learning rate."""
+def train(network: nn.Module, sources: Sequence[MNIST | MovingMNIST], batch_size: int, steps: int, device: str | None = None) -> None:
+    """Train a network that has a `loss` of a batch, a device and a generator, on `sources` in turn: AdamW, one-cycle learning rate."""
     where = pick_device(device)
     dtype = amp_dtype(where)
-    if isinstance(network, DigitClassifier):
-        batch_size, sources = 128, [MNIST("train", seed=1)]
-    else:
-        batch_size, sources = 32, [MovingMNIST("train", seed=1, captions=None, speed=speed) for speed in SPEEDS]
     network.to(where).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
@@ -250,7 +248,9 @@ def main() -> None:
     a = parser.parse_args()
     torch.manual_seed(0)
     network = NETWORKS[a.network]()
-    train(network, a.steps, a.device)
+    sources, batch_size = (([MNIST("train", seed=1)], 128) if a.network == "classifier"
+                           else ([MovingMNIST("train", seed=1, captions=None, speed=speed) for speed in SPEEDS], 32))
+    train(network, sources, batch_size, a.steps, a.device)
     CHECKPOINTS.mkdir(parents=True, exist_ok=True)
     torch.save({key: tensor.detach().half() for key, tensor in network.state_dict().items()}, CHECKPOINTS / f"{a.network}.pt")
 
