@@ -10,6 +10,7 @@ from utils.captioner import EVERY, PAIRS, Captioner, load_captioner, pair_of, ri
 from utils.captions import parse, tokenize
 from utils.data import MovingMNIST
 from utils.judge import train
+from utils.pretrained import WeightsError
 from utils.recipes import MAV, Budget
 from utils.runtime import generator
 from utils.train import Trainer
@@ -82,8 +83,8 @@ def test_images_packed_with_clips_are_not_described():
 
 
 def test_without_its_weights_it_says_how_to_get_them(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.captioner.CHECKPOINTS", tmp_path)
+    monkeypatch.setattr("utils.judge.CHECKPOINTS", tmp_path)
     load_captioner.cache_clear()
-    with pytest.raises(FileNotFoundError, match="python -m utils.captioner"):
+    with pytest.raises(WeightsError, match="python -m utils.captioner"):
         load_captioner()
     load_captioner.cache_clear()

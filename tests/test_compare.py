@@ -10,6 +10,7 @@ from utils import compare
 from utils.compare import TABLES, Variant, trained, validation_loss
 from utils.cost import cost
 from utils.model import Model
+from utils.pretrained import WeightsError
 from utils.recipes import VDM, VDM_TEXT
 from utils.train import Trainer
 from utils.unet import UNet, UNetConfig, randomize
@@ -53,6 +54,10 @@ def test_a_run_goes_on_from_its_checkpoint(tmp_path, monkeypatch):
     again = trained("stopped", variant, 4, tmp_path, "cpu", "off")
     assert all(torch.equal(a, b) for a, b in zip(whole.net.state_dict().values(), again.net.state_dict().values()))
     assert again.provenance["steps"] == 4 and not (tmp_path / "stopped.checkpoint").exists()
+    assert trained("stopped", variant, 4, tmp_path, "cpu", "off").provenance == again.provenance  # finished: only loaded
+    for other, steps in ((variant, 5), (replace(variant, adam=True), 4), (replace(variant, recipe=replace(TINY, learning_rate=0.5)), 4)):
+        with pytest.raises(WeightsError, match="delete it, or choose another --out"):
+            trained("stopped", other, steps, tmp_path, "cpu", "off")
 
 
 def test_validation_loss_is_the_same_for_the_same_network_and_sees_the_caption():

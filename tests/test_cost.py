@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from utils.cost import cost, count
-from utils.recipes import RECIPES, VDM_TEXT
+from utils.cost import cost, count, training_flops
+from utils.recipes import RECIPES, VDM_TEXT, Budget
+from utils.train import Trainer
 from utils.unet import UNet
 
 
@@ -16,6 +17,14 @@ def test_cost_is_within_the_limits(recipe):
     assert price["flops"]["t4"] <= 4e15 and price["flops"]["t4-long"] <= 1.2e16
     if recipe is VDM_TEXT:
         assert price["flops"]["t4"] > 3e15 and price["flops"]["t4-long"] > 1e16  # and makes use of it
+
+
+def test_cost_is_what_a_run_will_say_that_it_cost():
+    for recipe in (VDM_TEXT, RECIPES["mav"]):
+        budget = Budget(40, 2)
+        trainer = Trainer(recipe, budget, device="cpu", amp="off")
+        assert trainer.provenance(40)["flops"] == pytest.approx(training_flops(recipe, budget), rel=1e-2)
+    assert training_flops(VDM_TEXT, Budget(40, 2)) < 0.85 * 40 * 2 * cost(VDM_TEXT)["gflop_per_sample"] * 1e9  # practice has no images
 
 
 def test_cost_counts_a_convolution_right():

@@ -58,3 +58,9 @@ def test_digits_are_put_where_they_should_be_at_half_size():
 def test_frames_that_cannot_be(digits, corners, message):
     with pytest.raises(ValueError, match=message):
         drawing.frame(digits, torch.tensor(corners))
+
+
+@pytest.mark.parametrize("image_size", [4, 20, 48, 128])
+def test_frames_of_no_size_that_the_canvas_has(image_size):
+    with pytest.raises(ValueError, match="image_size must divide 64"):
+        drawing.frame(torch.zeros(1, 28, 28), torch.tensor([[0, 0]]), image_size)

@@ -27,6 +27,16 @@ def test_verdicts(answer, verdict, capsys):
     assert chosen is (reference if verdict == "not answered yet" else answer)
 
 
+@pytest.mark.parametrize(("answer", "verdict"), [(lambda x, a: x.mul_(a).add_(1), "right"), (lambda x, a: x.zero_() + 1, "not right yet: expected [3.0")])
+def test_an_answer_in_place_is_judged_like_any_other(answer, verdict, capsys):
+    cases = [(x.clone(), a) for x, a in CASES]
+    check("exercise 0", answer, reference, *cases)
+    assert f"exercise 0: {verdict}" in capsys.readouterr().out
+    assert all(torch.equal(x, before) for (x, _), (before, _) in zip(cases, CASES))
+    check("exercise 0", lambda g: torch.rand(2, generator=g), lambda g: torch.rand(2, generator=g), (generator(3),))
+    assert "exercise 0: right" in capsys.readouterr().out
+
+
 def definitions(source):
     """The imports and functions of a lesson's code, compiled, without anything that runs: no decorators, no defaults."""
     tree = ast.parse(source)

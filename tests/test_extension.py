@@ -8,7 +8,7 @@ import torch
 
 from utils import extension
 from utils.evaluate import chosen_rows
-from utils.extension import FLOOR, FRAMES, GIVEN, Extensions
+from utils.extension import FLOOR, FRAMES, GIVEN, NEW, STOPPED, Extensions
 from utils.model import Model
 from utils.recipes import VDM_TEXT
 from utils.unet import UNet, UNetConfig, randomize
@@ -20,14 +20,15 @@ RECIPE = replace(VDM_TEXT, net=UNetConfig(channels=(8, 8), blocks=(1, 1), space=
 def table(tmp_path_factory):
     model = Model(RECIPE, randomize(UNet(RECIPE.net)), {"steps": 1}, device="cpu")
     made = Extensions(tmp_path_factory.mktemp("extension") / "table.json", model, 12, 0, 1, 2.0, "validation")
-    made.controls()
+    for name in (FLOOR, STOPPED, NEW):
+        made.compare(name)
     made.extend("replacement", method="replacement", sampler="ancestral")
     return made
 
 
 def test_real_clips_are_the_floor_and_controls_stand_out(table):
     rows = table.rows()
-    assert set(rows) == {FLOOR, "control: the last frame repeated", "control: new clips, nothing given", "replacement"}
+    assert list(rows) == [FLOOR, STOPPED, NEW, "replacement"]
     real, still, new = (rows[name] for name in list(rows)[:3])
     assert real["seam"] == real["change"] == 1 and real["rmse"] < 0.7 and real["identity"] > 0.9 and real["digits"] > 0.7
     assert still["seam"] == still["change"] == 0 and still["rmse"] < 0.1
@@ -38,11 +39,12 @@ def test_real_clips_are_the_floor_and_controls_stand_out(table):
 
 def test_a_control_that_a_killed_run_left_out_is_made_up_for(table, tmp_path, monkeypatch):
     rows = json.loads(table.path.read_text())
-    missing = rows["rows"].pop("control: the last frame repeated")
+    missing = rows["rows"].pop(STOPPED)
     monkeypatch.setattr(table, "path", tmp_path / "table.json")
     table.path.write_text(json.dumps(rows))
-    table.controls()
-    assert table.rows()["control: the last frame repeated"] == missing
+    for name in (FLOOR, STOPPED):
+        table.compare(name)
+    assert table.rows()[STOPPED] == missing and table.rows()[FLOOR] == rows["rows"][FLOOR]
 
 
 def test_a_jump_at_the_seam_and_what_follows_are_told_apart(table):
@@ -81,7 +83,9 @@ def test_rows_are_kept_until_weights_or_settings_change(table):
 
 def test_rows_are_chosen_by_a_word_or_a_whole_name():
     names = ["replacement", "replacement, Langevin", "guidance", "guidance, Langevin"]
-    assert chosen_rows(names, None) == names and chosen_rows(iter(names), ["nothing"]) == []
+    assert chosen_rows(names, None) == names and chosen_rows(iter(names), []) == []
+    with pytest.raises(ValueError, match="--only nothing selects no row; there are: replacement, "):
+        chosen_rows(iter(names), ["replacement", "nothing"])
     assert chosen_rows(names, ["replacement"]) == ["replacement"] and chosen_rows(names, ["replace"]) == names[:2]
     assert chosen_rows(names, ["Langevin", "guidance"]) == names[1:]
 

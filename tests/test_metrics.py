@@ -12,7 +12,7 @@ from utils import evaluate as evaluation
 from utils import judge, metrics
 from utils.controls import REVERSED, spoiled
 from utils.data import MNIST, DataError, MovingMNIST
-from utils.evaluate import evaluate_model
+from utils.evaluate import ResultRows, evaluate_model
 from utils.metrics import FLOOR, check_clips, classify, direction_confusion, digit_features, entropy, evaluate, frechet_distance, kernel_distance, kernel_distance_interval, memorised, obeyed, \
     precision_recall
 from utils.model import Model
@@ -178,6 +178,7 @@ def test_confusion_of_directions_counts_what_a_hand_would_count():
     still = direction_confusion(Reading(seen.digits, seen.tracks, seen.frame_digits), asked)
     assert still[4, 8] == 1 and still[4, 4] == 0 and still.sum() == 7
     assert direction_confusion(seen, ["3 and 7", "4 and 4", "1 and 2", "5 and 6"]).sum() == 0
+    assert direction_confusion(seen, ["3 moving left", "4 and 4", "1 and 2", "5 moving up and 6 moving up and 7 moving left"]).sum() == 0
     got = obeyed(seen, asked)
     assert got["directions_n"] == int(expected.sum())
 
@@ -227,6 +228,19 @@ def test_files_of_clips(tmp_path, monkeypatch):
     for name, message in ("absent", "no file"), ("damaged", "damaged"), ("text", "damaged"), ("other", "no array 'videos'"), ("objects", "damaged"), ("words", "expected uint8"):
         with pytest.raises(DataError, match=message):
             evaluation.read_clips(tmp_path / f"{name}.npz")
+    whole = (tmp_path / "clips.npz").read_bytes()
+    refused = 0
+    for place in range(0, len(whole), len(whole) // 60):  # whatever byte is wrong: an error that says so, or no harm done
+        (tmp_path / "bent.npz").write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1:])
+        try:
+            assert torch.equal(evaluation.read_clips(tmp_path / "bent.npz")[0], videos)
+        except DataError:
+            refused += 1
+    assert refused > 50
+    for option in (["--sample-only"], ["--clips", str(tmp_path)]):
+        monkeypatch.setattr("sys.argv", ["evaluate", str(tmp_path / "clips.npz"), *option])
+        with pytest.raises(SystemExit):
+            evaluation.main()
     monkeypatch.setattr("sys.argv", ["evaluate", str(tmp_path / "absent.npz")])
     with pytest.raises(SystemExit, match="error: There is no file absent.npz"):
         evaluation.main()
@@ -265,11 +279,29 @@ def test_clips_can_be_sampled_in_one_place_and_measured_in_another(tmp_path, mon
     monkeypatch.setattr(Model, "sample", None)  # from here on nothing can be sampled
     kept = evaluate_model(model, 8, folder=tmp_path, steps=2)
     assert kept["device"] == direct["device"] and kept["rows"]["motion"]["vdm-text"]["mean"] == pytest.approx(direct["rows"]["motion"]["vdm-text"]["mean"], abs=1e-3)
-    for other in ({"steps": 3}, {"steps": 2, "guidance_scale": 1.0}, {"steps": 2, "seed": 1}):
+    for other in ({"steps": 3}, {"steps": 2, "guidance_scale": 1.0}, {"steps": 2, "seed": 1}, {"steps": 2, "sampler": "ddim"}):
         with pytest.raises(DataError, match="vdm-text-motion.npz holds clips of other weights"):
             evaluate_model(model, 8, folder=tmp_path, **other)
+    with pytest.raises(DataError, match="or prompts"):
+        evaluation.kept_clips(tmp_path / "vdm-text-motion.npz", model, ["3 and 7"] * 8, 8, 0, steps=2)
+    changed = Model(replace(model.recipe, guidance_scale=3.0), model.net, model.provenance, device="cpu")  # a recipe that samples otherwise than it did
+    with pytest.raises(DataError, match="other settings"):
+        evaluate_model(changed, 8, folder=tmp_path, steps=2)
     with pytest.raises(ValueError, match="--clips"):
         evaluate_model(model, 8, sample_only=True)
+
+
+def test_rows_of_several_machines_say_so(tmp_path, monkeypatch):
+    model, rows = Model(VDM_TEXT, UNet(VDM_TEXT.net), {"steps": 0}, device="cpu"), {}
+    for device, name in (("Tesla T4", "a"), ("CPU, 1 thread", "b"), ("Tesla T4", "c")):
+        monkeypatch.setattr(evaluation, "device_name", lambda _, device=device: device)
+        table = ResultRows(tmp_path / "table.json", model, 8, 0, sampler="ddim")
+        assert table.rows() == rows
+        rows[name] = {"digits": 1.0}
+        table.write(name, rows[name])
+    found = json.loads(table.path.read_text())
+    assert found["device"] == "Tesla T4 and CPU, 1 thread" and found["precision"] == "float32" and found["rows"] == rows
+    assert ResultRows(table.path, model, 8, 0, sampler="ancestral").rows() == {}
 
 
 def test_weights_of_a_run_are_measured_beside_them(tmp_path, monkeypatch, capsys):

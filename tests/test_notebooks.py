@@ -255,7 +255,7 @@ show.film_strip(clips, title="clips")"""
 def test_unknown_lesson_is_explained():
     with pytest.raises(SystemExit, match="no lesson '99'.*01_ddpm_on_mnist"):
         find("99")
-    assert find("1").stem == find("01").stem == "01_ddpm_on_mnist"
+    assert find("1") == find("01") == find("01_ddpm_on_mnist") == find(str(lessons()[0])) == lessons()[0].with_suffix(".py")
 
 
 @each

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from utils import processes
 from utils.cost import count
 from utils.data import MNIST, MovingMNIST
 from utils.processes import ALONE, Processes, ProcessLostError, telling_of_lost_processes
@@ -162,6 +163,13 @@ def test_machines_that_do_not_share_a_folder_stop_before_they_part_ways(tmp_path
     t.processes = BesideAnother(0, 2, finds)
     with pytest.raises(CheckpointError, match=message):
         _run(t, tmp_path, None, True, 60, None)
+
+
+def test_several_processes_on_an_apple_gpu_are_refused(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(processes, "pick_device", lambda device: torch.device("mps"))
+    with pytest.raises(ValueError, match="not on mps: add --device cpu"), processes.join():
+        pass
 
 
 def test_errors_of_communication_are_told_and_others_pass():

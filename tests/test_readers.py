@@ -11,6 +11,7 @@ from utils.data import Batch, MovingMNIST
 from utils.judge import Judge, load_network, read
 from utils.metrics import agreement, obeyed
 from utils.paths import Reading, bouncing_path, link
+from utils.pretrained import WeightsError
 from utils.runtime import generator
 from utils.tracker import TRUNCATION, track
 
@@ -178,11 +179,25 @@ def test_judge_learns_and_missing_weights_are_explained(tmp_path, monkeypatch):
         optimizer.step()
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
+    shipped = (judge.CHECKPOINTS / "judge.pt").read_bytes()
     monkeypatch.setattr(judge, "CHECKPOINTS", tmp_path)
     load_network.cache_clear()
-    with pytest.raises(FileNotFoundError, match="python -m utils.judge judge"):
+    with pytest.raises(WeightsError, match="judge.pt is not in assets.*python -m utils.judge judge"):
         load_network("judge")
+    for content in (b"", b"no weights", shipped[:10_000]):
+        (tmp_path / "judge.pt").write_bytes(content)
+        with pytest.raises(WeightsError, match="judge.pt is damaged"):
+            load_network("judge")
     monkeypatch.setattr("sys.argv", ["judge", "judge", "--steps", "2"])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("os.fsync", full)
+        with pytest.raises(SystemExit, match="No space left"):
+            judge.main()
+    assert (tmp_path / "judge.pt").read_bytes() == shipped[:10_000] and len(list(tmp_path.iterdir())) == 1  # what was there stays
     judge.main()
     assert load_network("judge")(torch.zeros(1, 1, 5, 32, 32))["counts"].shape == (1, 10, 3)
     load_network.cache_clear()

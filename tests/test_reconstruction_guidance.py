@@ -245,7 +245,7 @@ MASK = (torch.arange(16) < 8)[:, None, None]
     (lambda m: m.inpaint(clips(), MASK, ["3 and 7"]), "2 clips, but 1 captions"), (lambda m: m.inpaint(clips(), MASK, method="repaint"), "method must be one of reconstruction, replacement"),
     (lambda m: m.inpaint(clips(), MASK, weight=-1.0), "weight must be at least 0"), (lambda m: m.inpaint(clips(), MASK, steps=0), "steps must be at least 1"),
     (lambda m: m.extend(clips(), 15), "at least the 16 frames that are given; got 15"), (lambda m: m.extend(clips(), 32, overlap=16), "overlap must be from 1 to 15"),
-    (lambda m: m.extend(clips(), 32, overlap=0), "overlap must be from 1 to 15"), (lambda m: m.super_resolve(clips(size=3)), r"\(N, 1, T, 4, 4\)"),
+    (lambda m: m.extend(clips(), 32, overlap=0), "overlap must be from 1 to 15"), (lambda m: m.super_resolve(clips(size=4), weight=-1.0), "weight must be at least 0"), (lambda m: m.super_resolve(clips(size=3)), r"\(N, 1, T, 4, 4\)"),
     (lambda m: m.super_resolve(clips(size=8)), r"\(N, 1, T, 4, 4\)"), (lambda m: m.super_resolve(None), "got NoneType")])
 def test_bad_input_is_told(model, call, message):
     with pytest.raises(ValueError, match=message):
@@ -292,6 +292,8 @@ def test_clips_that_may_lie_under_the_same_noise(model):
     assert (2 * exact.vary((x + 1) / 2, 15.0, sampler="ddim", steps=1000) - 1 - x).abs().max() < 0.01  # hardly any noise: the clip itself
     low = float(SMALL.schedule.log_snr(1.0))
     assert (model.vary(clips(), low, steps=4, seed=5) - model.sample(num=2, steps=4, seed=5)).abs().max() < 1e-2  # noise alone: nothing is kept
+    shifted = Model(replace(SMALL, schedule=CosineSchedule(shift=-2.0)), model.net, device="cpu")  # its end is -20 up to rounding
+    assert (shifted.vary(clips(), -20, steps=4, seed=5) - shifted.sample(num=2, steps=4, seed=5)).abs().max() < 1e-2
     assert (model.vary(clips(), 2.0, steps=4, seed=5) - model.sample(num=2, steps=4, seed=5)).abs().max() > 0.1
     images = Model(MNIST_GUIDED, randomize(UNet(MNIST_GUIDED.net)), device="cpu")
     assert images.vary(torch.rand(2, 1, 1, 28, 28, generator=generator(1)), 0.0, ["3", "4"], steps=2).shape == (2, 1, 1, 28, 28)

@@ -34,7 +34,7 @@ def test_player_has_alternative_text():
 
 @pytest.mark.parametrize("figure", [
     lambda: show.film_strip(CLIPS, ["3 and 7"] * 3, every=2), lambda: show.xt_slice(CLIPS), lambda: show.xt_slice(CLIPS, ["real: 3 and 7"] * 3, time_across=True), lambda: show.image_grid(CLIPS[:, :, :1], columns=2),
-    lambda: show.image_rows({"a": CLIPS[:, :, :1], "b": CLIPS[:, :, 1:2]}, ["x", "y", "z"], "t"), lambda: show.loss_figure([1.0, 0.5, 0.4], [[1, 1.0, 0.9, 1.1]], CLIPS, "t", 10), lambda: show.loss_figure([]),
+    lambda: show.image_rows({"a": CLIPS[:, :, :1], "b": CLIPS[:, :, 1:2]}, ["x", "y", "z"], "t"), lambda: show.loss_figure([1.0, 0.5, 0.4], [[1, 1.0, 0.9, 1.1]], CLIPS, "t", 10), lambda: show.loss_figure([1.0, 0.5], samples=CLIPS[:1, :, :1]), lambda: show.loss_figure([]),
     lambda: show.direction_tables({"real": torch.eye(8, 9, dtype=torch.long) * 5, "none read": torch.zeros(8, 9, dtype=torch.long)})])
 def test_figures_draw(figure, tmp_path):
     figure().savefig(tmp_path / "f.png")

@@ -20,9 +20,10 @@ from utils.captions import tokenize
 from utils.cost import measure
 from utils.data import MNIST, DataError
 from utils.hearing import keep
+from utils.model import Model
 from utils.optimizer import Muon
 from utils.pretrained import CHECKPOINTS, load_initial, load_pretrained, save_weights, shipped_flops, total_flops
-from utils.recipes import MNIST_DDPM, RECIPES, VDM_TEXT, Budget, Curriculum, Practice, recipe
+from utils.recipes import MNIST_DDPM, RECIPES, VDM, VDM_TEXT, Budget, Curriculum, Practice, recipe
 from utils.runtime import amp_dtype
 from utils.train import EMA, PATIENCE, CheckpointError, Trainer, TrainingError, _hear, loss_band, main, read_checkpoint
 from utils.unet import UNet, UNetConfig, randomize
@@ -546,6 +547,21 @@ def test_a_text_encoder_may_start_anew():
     for name, initial in (("vdm-text", None), ("vdm", source), ("mav", load_pretrained("mav", "cpu"))):
         with pytest.raises(ValueError, match="start anew"):
             Trainer(recipe(name), Budget(4, 2), device="cpu", amp="off", initial=initial, fresh_text=True)
+
+
+def test_a_run_goes_on_when_only_the_way_of_sampling_has_changed(tmp_path):
+    trainer = Trainer(VDM_TEXT, Budget(4, 2), device="cpu", amp="off")
+    trainer.save(tmp_path / "checkpoint.pt")
+    Trainer(replace(VDM_TEXT, guidance_scale=7.0, sampler="ddim", sampling_steps=9), Budget(4, 2), device="cpu", amp="off").load(tmp_path / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="belongs to another run"):
+        Trainer(replace(VDM_TEXT, null_probability=0.5), Budget(4, 2), device="cpu", amp="off").load(tmp_path / "checkpoint.pt")
+
+
+def test_weights_of_unknown_training_can_be_started_from(tmp_path):
+    from_seed = [Model(VDM, UNet(VDM.net), device="cpu") for _ in range(2)]
+    runs = [Trainer(VDM, Budget(4, 2), device="cpu", amp="off", initial=model) for model in from_seed]
+    assert runs[0].model().trained_steps == 0 and total_flops(runs[0].provenance()) == 0 and runs[0].provenance()["initial"]["recipe"] == "vdm"
+    assert runs[0].fingerprint() != runs[1].fingerprint()  # other weights: another run
 
 
 def test_weights_with_less_training_are_not_published_over_better_ones(tmp_path, capsys):

@@ -19,9 +19,8 @@ from torch import nn
 
 from .captions import DIRECTIONS, Caption, parse
 from .data import Batch, MovingMNIST
-from .judge import convolution, train
-from .pretrained import CHECKPOINTS
-from .runtime import generator
+from .judge import convolution, load_frozen, save_frozen, train
+from .runtime import generator, telling_of_errors
 
 PAIRS = torch.combinations(torch.arange(10), with_replacement=True)  # (55, 2): what a picture of two digits can show
 EVERY = 4  # frames of a clip that are looked at
@@ -64,13 +63,8 @@ def pair_of(captions: list[str]) -> torch.Tensor:
 
 @lru_cache
 def load_captioner() -> Captioner:
-    """The shipped captioner, on the CPU. FileNotFoundError says how to make it."""
-    path = CHECKPOINTS / "captioner.pt"
-    if not path.exists():
-        raise FileNotFoundError(f"{path.name} is not in assets/checkpoints/: restore it with `git checkout -- assets`, or train it with `python -m utils.captioner`.")
-    network = Captioner()
-    network.load_state_dict({key: tensor.float() for key, tensor in torch.load(path, map_location="cpu", weights_only=True).items()})
-    return network.eval().requires_grad_(False)
+    """The shipped captioner, on the CPU. WeightsError says how to make it."""
+    return load_frozen(Captioner(), "captioner", "python -m utils.captioner")
 
 
 def right(captioner: Captioner, num: int = 1024, seed: int = 0) -> dict[str, float]:
@@ -82,6 +76,7 @@ def right(captioner: Captioner, num: int = 1024, seed: int = 0) -> dict[str, flo
     return shares
 
 
+@telling_of_errors()
 def main() -> None:
     """Train the captioner, save it, and print how often it is right."""
     parser = argparse.ArgumentParser(prog="python -m utils.captioner", description="Train the reader of pictures that gives clips captions.")
@@ -91,7 +86,7 @@ def main() -> None:
     torch.manual_seed(0)
     captioner = Captioner()
     train(captioner, [MovingMNIST("train", seed=2, image_size=32, num_frames=1, captions="mixed")], 128, a.steps, a.device)  # what mav-image learns from
-    torch.save({key: tensor.detach().half() for key, tensor in captioner.state_dict().items()}, CHECKPOINTS / "captioner.pt")
+    save_frozen(captioner, "captioner")
     print("both digits named: " + ", ".join(f"{share:.1%} of test {what}" for what, share in right(captioner).items()))
 
 

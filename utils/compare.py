@@ -13,6 +13,7 @@ Every run keeps a checkpoint and its finished weights in --out, so the command r
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import time
@@ -28,9 +29,9 @@ from .hearing import losses
 from .layers import TemporalAttention, TemporalConvolution
 from .metrics import kernel_distance, motion, obeyed, read
 from .model import Model
-from .pretrained import load_weights, save_weights
+from .pretrained import WeightsError, load_weights, save_weights
 from .recipes import MAV, VDM, VDM_TEXT, Budget, Recipe
-from .runtime import ASSETS, generator, pick_device, write_json
+from .runtime import ASSETS, generator, pick_device, telling_of_errors, write_json
 from .schedule import CosineSchedule
 from .train import Trainer
 from .unet import UNet, UNetConfig
@@ -106,8 +107,9 @@ def validation_loss(model: Model, num: int = 64, captions: bool = True) -> dict[
 
 def trained(name: str, variant: Variant, steps: int, out: Path, device: str, amp: str, until: float = math.inf) -> Model | None:
     """The variant after `steps` steps: trained now, from its checkpoint in `out` if there is one, or loaded if already finished. None when `time.monotonic()` passes `until` first;
-    the checkpoint is written."""
+    the checkpoint is written. WeightsError when what is finished there was trained with other settings."""
     weights, checkpoint = out / f"{name}.pt", out / f"{name}.checkpoint"
+    settings = hashlib.sha256(repr((variant, steps)).encode()).hexdigest()
     if not weights.exists():
         trainer = Trainer(variant.recipe, Budget(steps, variant.batch_size), device, amp, variant.seed)
         if variant.adam:
@@ -125,9 +127,11 @@ def trained(name: str, variant: Variant, steps: int, out: Path, device: str, amp
                 saved = now
             if now > until and progress.step < steps:
                 return None
-        save_weights(weights, variant.recipe, trainer.ema.net, trainer.provenance())
+        save_weights(weights, variant.recipe, trainer.ema.net, trainer.provenance() | {"settings": settings})
         checkpoint.unlink(missing_ok=True)
     net, origin = load_weights(weights, variant.recipe)
+    if origin.get("settings") != settings:
+        raise WeightsError(f"{weights} was trained for another length, or with other settings: delete it, or choose another --out.")
     return Model(variant.recipe, net, origin, device, amp)
 
 
@@ -164,6 +168,7 @@ def measure(name: str, model: Model, seed: int, num: int) -> dict:
     return row
 
 
+@telling_of_errors()
 def main() -> None:
     """Train and measure all variants of a table, or those named, and write the table row by row."""
     parser = argparse.ArgumentParser(prog="python -m utils.compare", description="Variants of the video models, trained with equal means.")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from .recipes import Recipe, recipe as get_recipe
+from .recipes import Budget, Recipe, recipe as get_recipe
 from .runtime import telling_of_errors
 from .unet import UNet, UNetConfig, freeze, new_over_time, randomize
 
@@ -80,11 +80,19 @@ def count(net: nn.Module, forward: Callable[[], torch.Tensor]) -> Measured:
     return Measured(sum(p.numel() for p in net.parameters()), counter.get_total_flops(), activations)
 
 
+def training_flops(recipe: Recipe, budget: Budget, steps: int | None = None) -> float:
+    """FLOPs of the first `steps` steps (None: all) of a run of this budget; those that practise something easier have no images packed with their clips."""
+    steps = budget.steps if steps is None else steps
+    practised = 0 if recipe.curriculum is None else sum(recipe.curriculum.at(step, budget.steps) is not None for step in range(steps))
+    return sum(measure(recipe.net, recipe.sample_shape, num_images, recipe.frozen is not None).flops * budget.batch_size * some
+               for num_images, some in ((0, practised), (recipe.num_images, steps - practised)) if some)
+
+
 def cost(recipe: Recipe) -> dict[str, float | int]:
-    """Measured: parameters, training GFLOP per sample, saved activations in MiB. Estimated, as the keys say: minutes on a
+    """Measured: parameters, training GFLOP per sample of its own task, saved activations in MiB. Estimated, as the keys say: minutes on a
     T4 per budget, GiB of memory in training."""
     one = measure(recipe.net, recipe.sample_shape, recipe.num_images, recipe.frozen is not None)
-    spent = {name: one.flops * budget.steps * budget.batch_size for name, budget in recipe.budgets.items()}
+    spent = {name: training_flops(recipe, budget) for name, budget in recipe.budgets.items()}
     largest = max(budget.batch_size for budget in recipe.budgets.values())
     return {"recipe": recipe.name, "parameters": one.parameters, "gflop_per_sample": round(one.flops / 1e9, 3),
             "saved_activations_mib": round(one.saved_bytes / 2**20, 1),

@@ -61,7 +61,9 @@ def canvas() -> torch.Tensor:
 
 def frame(digits: torch.Tensor, corners: torch.Tensor, image_size: int = 32) -> torch.Tensor:
     """Digits (D, 28, 28) in [0, 1] put on a canvas of 64 pixels, with the maximum at overlaps: a frame (1, 1, 1, image_size, image_size) in [0, 1]. corners (D, 2): (row, column) of
-    top left corners in pixels of the frame. ValueError unless every digit lies in the frame."""
+    top left corners in pixels of the frame. ValueError unless every digit lies in the frame, and image_size divides 64."""
+    if image_size < 8 or CANVAS % image_size:
+        raise ValueError(f"image_size must divide {CANVAS} and be at least 8 (32 and 64 are usual), not {image_size}.")
     scale = CANVAS // image_size
     places = (torch.as_tensor(corners) * scale).long()
     if digits.dim() != 3 or digits.shape[1:] != (DIGIT, DIGIT) or places.shape != (len(digits), 2):

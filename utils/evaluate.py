@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from .model import Model
 from .paths import Reading
 from .pretrained import available_models, load_model
 from .recipes import MNIST_SIZE
-from .runtime import ASSETS, device_name, generator, precision_name, telling_of_errors, write_json
+from .runtime import ASSETS, device_name, generator, precision_name, telling_of_errors, write_json, written_whole
 from .tracker import TRUNCATION
 
 RESULTS = ASSETS / "results"
@@ -96,23 +96,27 @@ def _path(folder: Path, model: Model, kind: str) -> Path:
 
 def kept_clips(path: Path | None, model: Model, prompts: list[str] | None, num: int, seed: int, **options) -> torch.Tensor:
     """The model's clips for the prompts, or `num` clips without prompts: sampled, or read from the file at `path`, which keeps them as whole grey levels from 0 to 255.
-    DataError if the file has other weights or settings."""
-    made = {"trained": model.provenance, "n": num, "seed": seed, **{key: options.get(key) for key in ("steps", "guidance_scale")}}
+    DataError if the file has other weights, prompts or settings."""
+    made = {"trained": model.provenance, "n": num, "seed": seed, **sampled_with(model, options)}
     if path is not None and path.exists():
-        clips, _ = read_clips(path)
-        if made != {key: value for key, value in _made(path).items() if key in made}:
-            raise DataError(f"{path.name} holds clips of other weights, or sampled with other settings: give the command that made it, or another folder.")
+        clips, captions = read_clips(path)
+        if captions != prompts or made != {key: value for key, value in _made(path).items() if key in made}:
+            raise DataError(f"{path.name} holds clips of other weights or prompts, or sampled with other settings: give the command that made it, or another folder.")
         return clips
     clips = model.sample(prompts, num=num, seed=seed, **options)
     if path is None:
         return clips
     made |= {"device": device_name(model.device), "precision": precision_name(model.dtype)}
     levels = (255 * clips).round().to(torch.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".partial.npz")
-    np.savez_compressed(temporary, videos=levels.numpy(), made=json.dumps(made), **({} if prompts is None else {"captions": prompts}))
-    os.replace(temporary, path)
+    with written_whole(path) as file:
+        np.savez_compressed(file, videos=levels.numpy(), made=json.dumps(made), **({} if prompts is None else {"captions": prompts}))
     return levels.float() / 255
+
+
+def sampled_with(model: Model, options: dict) -> dict[str, str | int | float]:
+    """How `Model.sample` would sample with these options: sampler, steps and guidance_scale, where the recipe says what is not given."""
+    defaults = {"steps": model.recipe.sampling_steps, "sampler": model.recipe.sampler, "guidance_scale": model.recipe.guidance_scale}
+    return {key: default if options.get(key) is None else options[key] for key, default in defaults.items()}
 
 
 def _made(path: Path) -> dict:
@@ -135,7 +139,7 @@ def read_clips(path: Path) -> tuple[torch.Tensor, list[str] | None]:
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
         raise DataError(f"{path.name} is damaged or not an .npz file ({type(error).__name__}). Write it with "
                         "np.savez_compressed(path, videos=clips, captions=captions).") from error
     if "videos" not in arrays:
@@ -177,20 +181,26 @@ def circumstances(model: Model, num: int, seed: int) -> dict:
 
 
 class ResultRows:
-    """The rows of a results file, kept from run to run as long as the file has the same weights, seed, number of samples and `more`."""
+    """The rows of a results file, kept from run to run as long as the file has the same weights, seed, number of samples and `more`. Rows of several machines: the file names them all."""
 
     def __init__(self, path: Path, model: Model, num: int, seed: int, **more) -> None:
         self.path, self.model, self.num, self.seed, self.more = path, model, num, seed, more
 
-    def rows(self) -> dict[str, dict]:
-        """The rows already in the file, if still valid."""
+    def _known(self) -> dict:
         known = json.loads(self.path.read_text()) if self.path.exists() else {}
         expected = {"n": self.num, "seed": self.seed, "trained": self.model.provenance, **self.more}
-        return known["rows"] if all(known.get(key) == value for key, value in expected.items()) else {}
+        return known if all(known.get(key) == value for key, value in expected.items()) else {}
+
+    def rows(self) -> dict[str, dict]:
+        """The rows already in the file, if still valid."""
+        return self._known().get("rows", {})
 
     def write(self, name: str, row: dict) -> None:
         """Write a row to the file, keeping the others."""
-        write_json(self.path, {**circumstances(self.model, self.num, self.seed), **self.more, "rows": {**self.rows(), name: row}})
+        made, known = circumstances(self.model, self.num, self.seed), self._known()
+        for key in ("device", "precision"):
+            made[key] = " and ".join(dict.fromkeys([*known[key].split(" and "), made[key]])) if known else made[key]
+        write_json(self.path, {**made, **self.more, "rows": {**known.get("rows", {}), name: row}})
         print(name, row, flush=True)
 
 
@@ -210,8 +220,10 @@ def table_parser(module: str, description: str, model: str, num: int) -> argpars
 
 
 def chosen_rows(names: Iterable[str], only: Sequence[str] | None) -> list[str]:
-    """The names that `--only` selects (None: all): those that contain one of its words; a whole name selects only itself."""
+    """The names that `--only` selects (None: all): those that contain one of its words; a whole name selects only itself. ValueError for a word that selects nothing."""
     names = list(names)
+    if nothing := [word for word in only or () if not any(word in name for name in names)]:
+        raise ValueError(f"--only {nothing[0]} selects no row; there are: {', '.join(names)}.")
     return [name for name in names if only is None or any(word == name or word not in names and word in name for word in only)]
 
 
@@ -238,8 +250,7 @@ def evaluate_model(model: Model, num: int, seed: int = 0, folder: Path | None = 
     in_training = model.kind == "video" and r.paired
     heard = {"hearing": hearing(model, min(num, HEARD), seed)} if in_training and not sample_only else {}
     sampled_on = {} if folder is None else {key: value for key, value in _made(_path(folder, model, _kinds(model)[0])).items() if key in ("device", "precision")}
-    return {**circumstances(model, num, seed), **sampled_on, "steps": options.get("steps") or r.sampling_steps, "sampler": r.sampler,
-            "guidance_scale": r.guidance_scale if options.get("guidance_scale") is None else options["guidance_scale"],
+    return {**circumstances(model, num, seed), **sampled_on, **sampled_with(model, options),
             "seconds": round(time.monotonic() - start), "rows": rows, **heard}
 
 
@@ -258,6 +269,8 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, metavar="FOLDER", help="keep the sampled clips there, and take those that are there already")
     parser.add_argument("--sample-only", action="store_true", help="sample into --clips and measure nothing")
     a = parser.parse_args()
+    if (a.what.endswith(".npz") or a.what == "real") and (a.clips or a.sample_only):
+        parser.error("--clips and --sample-only are for a model that samples")
     if a.what.endswith(".npz"):
         path = Path(a.what)
         result, out = evaluate_file(path, a.seed, progress=True), path.with_suffix(".json")

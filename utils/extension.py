@@ -23,13 +23,14 @@ from .samplers import SampleState
 
 GIVEN, FRAMES, OVERLAP = 16, 64, 8
 FLOOR = "real clips (floor)"
+STOPPED, NEW = "control: the last frame repeated", "control: new clips, nothing given"
 
 
 class Extensions(ResultRows):
     """Measures continuations of the same `num` real clips, and keeps the rows in one JSON file."""
 
     def __init__(self, path: Path, model: Model, num: int, seed: int, steps: int, guidance_scale: float, split: str) -> None:
-        super().__init__(path, model, num, seed, steps=steps, guidance_scale=guidance_scale, split=split, overlap=OVERLAP)
+        super().__init__(path, model, num, seed, steps=steps, sampler=model.recipe.sampler, guidance_scale=guidance_scale, split=split, overlap=OVERLAP)
 
         def draw(index: int):
             return MovingMNIST(split, 2 * seed + 5, num_frames=FRAMES, captions="digits").sample(num, index=index)
@@ -82,17 +83,18 @@ class Extensions(ResultRows):
         batches = [torch.stack(seen[first:first + options["steps"]]) for first in range(0, len(seen), options["steps"])]  # each (steps, B, C, OVERLAP, H, W)
         return round(float(((torch.cat(batches, dim=1) - given).square().mean() / 4).sqrt()), 4)
 
-    def controls(self) -> None:
-        """The rows of real clips, of clips frozen at the last given frame, and of a model that is told nothing of the given frames."""
-        if FLOOR not in self.rows():
-            self.write(FLOOR, self.measure(self.real))
-        if (name := "control: the last frame repeated") not in self.rows():
-            stopped = torch.cat([self.real[:, :, :GIVEN], self.real[:, :, GIVEN - 1:GIVEN].expand(-1, -1, FRAMES - GIVEN, -1, -1)], dim=2)
-            self.write(name, self.measure(stopped))
-        if (name := "control: new clips, nothing given") not in self.rows():
-            new = [self.model.sample(self.captions, seed=self.seed + start, progress=True, steps=self.more["steps"], guidance_scale=self.more["guidance_scale"])
-                   for start in self.blocks()]
-            self.write(name, self.measure(torch.cat([self.real[:, :, :GIVEN], *new], dim=2)))
+    def compare(self, name: str) -> None:
+        """The row of real clips, of clips frozen at the last given frame, or of a model that is told nothing of the given frames (FLOOR, STOPPED, NEW), unless it is there."""
+        if name in self.rows():
+            return
+        if name == FLOOR:
+            continued = self.real[:, :, GIVEN:]
+        elif name == STOPPED:
+            continued = self.real[:, :, GIVEN - 1:GIVEN].expand(-1, -1, FRAMES - GIVEN, -1, -1)
+        else:
+            continued = torch.cat([self.model.sample(self.captions, seed=self.seed + start, progress=True, steps=self.more["steps"], guidance_scale=self.more["guidance_scale"])
+                                   for start in self.blocks()], dim=2)
+        self.write(name, self.measure(torch.cat([self.real[:, :, :GIVEN], continued], dim=2)))
 
 
 @telling_of_errors()
@@ -110,10 +112,11 @@ def main() -> None:
             "replacement, Langevin": {"method": "replacement", "langevin": 0.1},
             **{f"reconstruction guidance, weight {weight:g}": {"weight": weight} for weight in a.weights},
             **{f"reconstruction guidance, weight {weight:g}, Langevin": {"weight": weight, "langevin": 0.1} for weight in a.weights}}
-    if a.only is None or "control" in a.only:
-        table.controls()
-    for name in chosen_rows(ways, a.only):
-        table.extend(name, **ways[name])
+    for name in chosen_rows([FLOOR, STOPPED, NEW, *ways], a.only):
+        if name in ways:
+            table.extend(name, **ways[name])
+        else:
+            table.compare(name)
 
 
 if __name__ == "__main__":

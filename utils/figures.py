@@ -16,7 +16,7 @@ from .data import MovingMNIST
 from .model import Model
 from .pipeline import load_pipeline
 from .pretrained import load_pretrained
-from .runtime import ASSETS, generator, outputs, randn_per_sample
+from .runtime import ASSETS, generator, outputs, randn_per_sample, telling_of_errors
 from .samplers import guided_denoiser, sample_loop
 
 FIGURES = ASSETS / "figures"
@@ -106,6 +106,7 @@ MADE_HERE = {"01_denoising": denoising_gif, "02_fast_samplers": fast_samplers_gi
              "06_text_to_video": text_to_video_gif, "gallery": gallery}
 
 
+@telling_of_errors()
 def main() -> None:
     """Make the figures named, or all."""
     parser = argparse.ArgumentParser(prog="python -m utils.figures", description="Make the moving figures.")

@@ -22,6 +22,7 @@ from .data import Batch, DataError
 from .diffusion import loss_per_sample, q_sample
 from .model import Model
 from .pretrained import load_model
+from .recipes import recipe
 from .runtime import ASSETS, autocast, generator, telling_of_errors, write_json
 
 RESULTS = ASSETS / "results"
@@ -115,7 +116,7 @@ def main() -> None:
     parser.add_argument("--device")
     a = parser.parse_args()
     if a.keep:
-        keep(Path(a.keep[0]), a.keep[1], RESULTS / f"{a.model}-hearing.json")
+        keep(Path(a.keep[0]), a.keep[1], RESULTS / f"{recipe(a.model).name}-hearing.json")
         return
     heard = hearing(load_model(a.model, a.device, a.amp), a.num, a.seed, a.num_digits)
     print("added to the loss, in 1/10,000, with standard error")

@@ -50,7 +50,7 @@ class Interpolations(ResultRows):
     """Measures ways to fill in frames between the keyframes of the same `num` real clips, and keeps the rows in one JSON file. before: the model that guidance steers."""
 
     def __init__(self, path: Path, model: Model, before: Model, num: int, seed: int, steps: int, split: str) -> None:
-        super().__init__(path, model, num, seed, steps=steps, split=split, before=before.provenance)
+        super().__init__(path, model, num, seed, steps=steps, sampler=model.recipe.sampler, split=split, before=before.provenance, before_sampler=before.recipe.sampler)
 
         def draw(index: int):
             return MovingMNIST(split, 2 * seed + 7, num_frames=FRAMES, speed=FINE_SPEED, captions="digits").sample(num, index=index)

@@ -22,9 +22,9 @@ from tqdm import tqdm
 from .captions import octant
 from .data import CANVAS, DIGIT, MNIST, Batch, MovingMNIST
 from .paths import SIZE, Reading, link
-from .runtime import ASSETS, amp_dtype, autocast, generator, pick_device
+from .pretrained import CHECKPOINTS, WeightsError
+from .runtime import amp_dtype, autocast, generator, pick_device, telling_of_errors, written_whole
 
-CHECKPOINTS = ASSETS / "checkpoints"
 STRIDE = 2  # pixels per cell of judge maps
 CENTRE = (DIGIT * SIZE / CANVAS - 1) / 2  # from a digit's top-left corner to its middle, in pixels
 BLUR = torch.tensor([[1.0, 2, 1], [2, 4, 2], [1, 2, 1]]) / 16
@@ -161,14 +161,25 @@ NETWORKS = {"classifier": DigitClassifier, "judge": Judge}
 
 @lru_cache
 def load_network(name: str) -> DigitClassifier | Judge:
-    """The frozen "classifier" or "judge", on the CPU. FileNotFoundError says how to make it."""
+    """The frozen "classifier" or "judge", on the CPU. WeightsError says how to make it."""
+    return load_frozen(NETWORKS[name](), name, f"python -m utils.judge {name}")
+
+
+def load_frozen(network: nn.Module, name: str, command: str) -> nn.Module:
+    """The network with the weights that `save_frozen` wrote under this name, frozen, on the CPU. WeightsError, with the command that makes them, when they are missing or damaged."""
     path = CHECKPOINTS / f"{name}.pt"
-    if not path.exists():
-        raise FileNotFoundError(f"{path.name} is not in assets/checkpoints/: restore it with `git checkout -- assets`, "
-                                f"or train it with `python -m utils.judge {name}`.")
-    network = NETWORKS[name]()
-    network.load_state_dict({key: tensor.float() for key, tensor in torch.load(path, map_location="cpu", weights_only=True).items()})
+    try:
+        network.load_state_dict({key: tensor.float() for key, tensor in torch.load(path, map_location="cpu", weights_only=True).items()})
+    except Exception as error:  # torch.load raises many types for a damaged file
+        fault = "is not in" if isinstance(error, FileNotFoundError) else "is damaged, in"
+        raise WeightsError(f"{path.name} {fault} assets/checkpoints/: restore it with `git checkout -- assets`, or train it with `{command}`.") from error
     return network.eval().requires_grad_(False)
+
+
+def save_frozen(network: nn.Module, name: str) -> None:
+    """Write a network's weights in float16 to assets/checkpoints: whole, or not at all (OSError)."""
+    with written_whole(CHECKPOINTS / f"{name}.pt") as file:
+        torch.save({key: tensor.detach().half() for key, tensor in network.state_dict().items()}, file)
 
 
 @torch.no_grad()
@@ -239,6 +250,7 @@ def train(network: nn.Module, sources: Sequence[MNIST | MovingMNIST], batch_size
     network.to("cpu").eval()
 
 
+@telling_of_errors()
 def main() -> None:
     """Train one of the two networks and save it."""
     parser = argparse.ArgumentParser(prog="python -m utils.judge", description="Train the networks that the metrics are made with.")
@@ -251,8 +263,7 @@ def main() -> None:
     sources, batch_size = (([MNIST("train", seed=1)], 128) if a.network == "classifier"
                            else ([MovingMNIST("train", seed=1, captions=None, speed=speed) for speed in SPEEDS], 32))
     train(network, sources, batch_size, a.steps, a.device)
-    CHECKPOINTS.mkdir(parents=True, exist_ok=True)
-    torch.save({key: tensor.detach().half() for key, tensor in network.state_dict().items()}, CHECKPOINTS / f"{a.network}.pt")
+    save_frozen(network, a.network)
 
 
 if __name__ == "__main__":

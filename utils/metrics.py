@@ -208,7 +208,7 @@ def direction_confusion(reading: Reading, captions: Sequence[str]) -> torch.Tens
     counts = torch.zeros(8, 9, dtype=torch.long)
     for text, digits, angles in zip(captions, reading.digits.tolist(), reading.angles.tolist(), strict=True):
         asked = parse(text)
-        if asked.directions:
+        if asked.directions and len(asked.digits) == 2:
             for direction, k in zip(asked.directions, _partners(asked.digits, [45 * direction for direction in asked.directions], digits, angles)):
                 if k is not None:
                     counts[direction, 8 if math.isnan(angles[k]) else round(angles[k] / 45) % 8] += 1

@@ -136,9 +136,9 @@ class Model:
         schedule, of which only the remaining part is run. captions (N, or one for all) and further keywords: see `sample`. ValueError for clips and levels that do not fit.
         """
         low, high = (float(self.recipe.schedule.log_snr(t)) for t in (1.0, 0.0))
-        if not low <= log_snr < high:
+        if not low - 1e-6 <= log_snr < high:  # a schedule's end is -20 up to rounding
             raise ValueError(f"log_snr must be from {low:g}, noise, to below {high:g}, data, as in the schedule of {self.name}; got {log_snr:g}.")
-        video = self._checked(video, images=True)
+        video, log_snr = self._checked(video, images=True), max(low, log_snr)
         cond = self._conditions(captions, len(video))
         done = [self._denoised(_samples(rows), video.shape[2], _rows(cond, rows), Sampling(**sampling), seed, advance, begun=(2 * video[rows] - 1, log_snr))
                 for rows, advance in self._chunks(len(video), 1, sampling, progress)]
@@ -214,8 +214,9 @@ class Model:
     def super_resolve(self, video: torch.Tensor, captions: Sequence[str] | str | None = None, *, weight: float = DOWNSAMPLED_WEIGHT, seed: int = 0,
                       progress: bool | tqdm = False, **sampling) -> torch.Tensor:
         """Sample clips (N, C, T, H, W) in [0, 1] that look like `video` (N, C, T, H/k, W/k) when k x k pixels are averaged, without training for it: reconstruction guidance where what is known is
-        the clip downsampled, differentiably (*Video Diffusion Models*, section 3.1). captions, weight and further keywords: see `inpaint`, `sample`.
+        the clip downsampled, differentiably (*Video Diffusion Models*, section 3.1). captions, weight and further keywords: see `inpaint`, `sample`; ValueError likewise.
         """
+        weight = _not_negative(weight)
         _, _, height, width = self.sample_shape
         factor = height // video.shape[-2] if isinstance(video, torch.Tensor) and video.dim() == 5 and video.shape[-2] else 0
         video = self._checked(video, (height // factor, width // factor) if factor > 1 and height % factor == 0 == width % factor else (height // 2, width // 2))
@@ -256,7 +257,8 @@ class Model:
                  progress: bool | tqdm = False, **sampling) -> torch.Tensor:
         """Clips (N, C, T, H, W) in [0, 1] at twice the height and width, frame by frame (*Make-A-Video*, section 3.2).
 
-        share_noise: all frames of a clip start from the same noise, and get the same noise in each step, so that what does not move does not flicker. augmentation: standard
+        share_noise: all frames of a clip start from the same noise, and get the same noise in each step, so that what does not move does not flicker; without it, the noise of frames from the seventeenth on depends on how many
+        fit on the device at once. augmentation: standard
         deviation, from 0 to 0.5, of noise added to `video` (in [-1, 1]), so that flaws of generated clips are not mistaken for detail. Of captions (N, or one for all) only the digits count.
         Other keywords: see `sample`. ValueError for a model of another kind, and for what does not fit.
         """
@@ -283,7 +285,9 @@ class Model:
         return torch.cat(done)
 
     def network_steps(self, num: int, steps: int | None = None, frames: int | None = None) -> int:
-        """How many denoising steps, each of one batch, `num` samples take (for "upsample": clips of `frames` frames); progress bars count these."""
+        """How many denoising steps, each of one batch, `num` samples take (for "upsample": clips of `frames` frames, else ValueError); progress bars count these."""
+        if self.kind == "upsample" and frames is None:
+            raise ValueError(f"{self.name} goes frame by frame: say how many frames a clip has.")
         steps, size = steps or self.recipe.sampling_steps, self._chunk()
         return steps * (num * -(-frames // size) if self.kind == "upsample" else -(-num // size))
 
@@ -383,14 +387,18 @@ class Model:
             if self.kind != "interpolate":
                 raise ValueError(f"{self.name} was not trained to be told what is given: use method 'reconstruction', or load 'mav-interpolate'.")
             return None
-        if not weight >= 0:
-            raise ValueError(f"weight must be at least 0, not {weight}.")
-        return weight if method == "reconstruction" else 0.0
+        return _not_negative(weight) if method == "reconstruction" else 0.0
 
     def _run(self, z: torch.Tensor, log_snr: torch.Tensor, cond: torch.Tensor | None, **inputs: torch.Tensor) -> torch.Tensor:
         twice = {name: torch.cat([tensor] * (len(z) // len(tensor))) for name, tensor in inputs.items()}  # with classifier-free guidance z holds every clip twice
         with autocast(self.device, self.dtype):
             return self.net(z, log_snr, cond, **twice).float()
+
+
+def _not_negative(weight: float) -> float:
+    if not weight >= 0:
+        raise ValueError(f"weight must be at least 0, not {weight}.")
+    return weight
 
 
 def _rows(cond: torch.Tensor | None, rows: slice) -> torch.Tensor | None:

@@ -36,8 +36,8 @@ def lessons() -> list[Path]:
 
 
 def find(number: str) -> Path:
-    """The .py twin of a lesson by number ("06") or name; SystemExit listing all lessons when there is none."""
-    matches = sorted(LESSONS.glob(f"{number.zfill(2)}_*.py")) + sorted(LESSONS.glob(f"{number.removesuffix('.ipynb').removesuffix('.py')}.py"))
+    """The .py twin of a lesson by number ("06"), name or path; SystemExit listing all lessons when there is none."""
+    matches = sorted(LESSONS.glob(f"{Path(number).name.zfill(2)}_*.py")) + sorted(LESSONS.glob(f"{Path(number).stem}.py"))
     if not matches:
         raise SystemExit(f"error: there is no lesson {number!r}. There are: {', '.join(path.stem for path in lessons())}.")
     return matches[0]

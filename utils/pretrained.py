@@ -154,8 +154,14 @@ def _digest(net: UNet) -> str:
     """SHA-256 of a network's weights as they are shipped, in float16."""
     digest = hashlib.sha256()
     for tensor in net.state_dict().values():
-        digest.update(tensor.half().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().half().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def origin(model: Model) -> dict:
+    """What the provenance of weights that start from this model says of it: its own provenance, or a digest of its weights where nothing is known of their training."""
+    known = model.provenance or {"steps": 0, "samples": 0, "seconds": 0, "flops": 0.0, "weights": _digest(model.net)}
+    return {**known, "recipe": model.name}
 
 
 def provenance(name: str, steps: int, samples: int, seconds: float, flops: float, seed: int, device: torch.device, precision: str) -> dict:

@@ -75,6 +75,8 @@ def join(device: str | torch.device | None = None) -> Iterator[tuple[Processes, 
     if size == 1:
         yield ALONE, device
         return
+    if device.type not in ("cuda", "cpu"):
+        raise ValueError(f"Several processes train on CUDA GPUs or on CPUs, not on {device.type}: add --device cpu, or start one process.")
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         if device.index >= torch.cuda.device_count():

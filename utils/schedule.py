@@ -30,7 +30,7 @@ class CosineSchedule:
     (*Video Diffusion Models*, section 2, with [-20, 20]).
 
     shift moves the middle of the schedule from log-SNR 0 to `shift`; the ends stay. Negative values spend more time in strong
-    noise, which a signal that repeats itself over many pixels or frames needs (*simple diffusion*, arXiv 2301.11093, section 2.1).
+    noise, which a signal that repeats itself over many pixels or frames needs (*simple diffusion*, arXiv 2301.11093, on noise schedules).
     """
 
     low: float = -20.0

@@ -289,7 +289,7 @@ def loss_figure(history: Sequence[float], band: Sequence[Sequence[float]] | None
     else:
         clips = _clips(samples)
         sheet = (rearrange(clips[:, :, ::5], "n 1 t h w -> (n h) (t w)") if clips.shape[2] > 1
-                 else rearrange(clips[: len(clips) // 2 * 2], "(r n) 1 1 h w -> (r h) (n w)", r=2))
+                 else rearrange(clips, "(r n) 1 1 h w -> (r h) (n w)", r=1 if len(clips) % 2 else 2))
         _picture(right, sheet.numpy())
         right.set_title("samples of this run so far", fontsize=SMALL)
     figure.tight_layout(pad=0.5)

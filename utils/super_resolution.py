@@ -39,7 +39,7 @@ class SuperResolutions(ResultRows):
     """Measures ways to double the size of the same `num` real clips, and keeps the rows in one JSON file."""
 
     def __init__(self, path: Path, model: Model, num: int, seed: int, steps: int, split: str) -> None:
-        super().__init__(path, model, num, seed, steps=steps, split=split)
+        super().__init__(path, model, num, seed, steps=steps, sampler=model.recipe.sampler, split=split)
 
         def draw(index: int):
             return MovingMNIST(split, 2 * seed + 9, image_size=64, num_frames=FRAMES, captions="digits").sample(num, index=index)

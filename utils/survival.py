@@ -25,7 +25,7 @@ class Survival(ResultRows):
     """Measures what is left of the same `num` real clips, resampled from each noise level with their own captions, and keeps the rows in one JSON file."""
 
     def __init__(self, path: Path, model: Model, num: int, seed: int, steps: int, guidance_scale: float, split: str) -> None:
-        super().__init__(path, model, num, seed, steps=steps, guidance_scale=guidance_scale, split=split)
+        super().__init__(path, model, num, seed, steps=steps, sampler=model.recipe.sampler, guidance_scale=guidance_scale, split=split)
         batch = replace(model.recipe, captions="motion").dataset(split, 2 * seed + 7).sample(num)
         self.real, self.captions = (batch.video + 1) / 2, batch.captions
 

@@ -38,8 +38,8 @@ INTERVAL_SCALE = 3.0  # guidance scale in an interval
 class Sweep(ResultRows):
     """Measures sets of images against the same `num` real test digits, and keeps the rows in one JSON file."""
 
-    def __init__(self, model: Model, num: int, seed: int, path: Path) -> None:
-        super().__init__(path, model, num, seed)
+    def __init__(self, model: Model, num: int, seed: int, path: Path, **more) -> None:
+        super().__init__(path, model, num, seed, **more)
         self.reference = digit_features(self._real(1).video)
         held_out = self._real(2)
         self.labels = held_out.labels[:, 0]
@@ -74,11 +74,12 @@ class Sweep(ResultRows):
 
 def steps(sweep: Sweep, samplers: list[str]) -> None:
     """A row for every sampler and number of steps, guidance 1. The row of FEW steps has the paired gap to MANY steps: ancestral sampling
-    against itself, both deterministic samplers against DDIM, as they solve the same equation from the same noise. Rows already there are kept, but those of FEW and MANY steps are sampled again for the gap.
+    against itself, both deterministic samplers against DDIM, as they solve the same equation from the same noise: so DDIM is sampled beside DPM-Solver++ even if not asked for. Rows already there are kept, but those of FEW and
+    MANY steps are sampled again for the gap.
     """
     for family in (["ddim", "dpm++"], ["ancestral"]):
-        kept = {}
-        for sampler in (name for name in family if name in samplers):
+        kept, wanted = {}, [name for name in family if name in samplers]
+        for sampler in [*wanted, *family[:1]] if wanted and family[0] not in wanted else wanted:
             for count in STEPS[sampler]:
                 name = f"{sampler} {count}"
                 if name in sweep.rows() and count not in (FEW, MANY):
@@ -115,8 +116,13 @@ def intervals_of_clips(model: Model, num: int, seed: int, path: Path, kind: str 
                                                   for name, interval in INTERVALS.items()})
 
 
+def _recipes_way(model: Model) -> dict[str, str | int]:
+    """What rows of different guidance have in common."""
+    return {"sampler": model.recipe.sampler, "steps": model.recipe.sampling_steps}
+
+
 def _rows_of_clips(model: Model, num: int, seed: int, path: Path, kind: str, settings: dict[str, dict]) -> None:
-    table = ResultRows(path, model, num, seed, split="validation", captions=kind)
+    table = ResultRows(path, model, num, seed, **_recipes_way(model), split="validation", captions=kind)
     captions = replace(model.recipe, captions=kind).dataset("validation", 77 + seed).sample(num).captions
     reference = read((replace(model.recipe, captions=kind).dataset("validation", 78 + seed).sample(num).video + 1) / 2).features
     for name, options in settings.items():
@@ -147,7 +153,7 @@ def main() -> None:
     if model.recipe.sample_shape[-1] != MNIST_SIZE or a.what == "intervals" or a.what == "guidance" and model.recipe.captions is None:
         parser.error({"steps": f"{a.model} is not an image model of single digits", "guidance": f"{a.model} is not an image model of single digits, or a video model, with captions",
                       "intervals": f"{a.model} is not a video model with captions"}[a.what])
-    sweep = Sweep(model, a.num, a.seed, path)
+    sweep = Sweep(model, a.num, a.seed, path, **({} if a.what == "steps" else _recipes_way(model)))
     sweep.controls()
     if a.what == "steps":
         steps(sweep, a.samplers)

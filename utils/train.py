@@ -34,7 +34,7 @@ from tqdm import tqdm
 
 from .captioner import load_captioner
 from .captions import CaptionError, tokenize
-from .cost import measure
+from .cost import training_flops
 from .data import FINE_FPS
 from .diffusion import augment, loss_per_sample, q_sample
 from .hearing import heard_so_far
@@ -42,7 +42,7 @@ from .keyframes import sample_masks
 from .model import MAX_AUGMENTATION, Model
 from .neighbours import NAMING, Neighbours, Readers
 from .optimizer import Muon
-from .pretrained import CHECKPOINTS, load_initial, load_pretrained, provenance, runs, save_weights, shipped_flops, total_flops
+from .pretrained import CHECKPOINTS, load_initial, load_pretrained, origin, provenance, runs, save_weights, shipped_flops, total_flops
 from .processes import ALONE, Processes, join, telling_of_lost_processes
 from .recipes import MNIST_SIZE, RECIPES, Budget, Practice, Recipe, recipe as get_recipe
 from .runtime import ASSETS, BUDGETS, amp_dtype, autocast, budget as default_budget, check_compiles, generator, pick_device, precision_name, write_json, written_whole
@@ -150,7 +150,7 @@ class Trainer:
             from_seed = copy.deepcopy(self.net.text)
             if any(wide != narrow for wide, narrow in zip(recipe.net.channels, initial.net.config.channels)):
                 self.grown_from = {key: getattr(initial.net.config, key) for key in ("channels", "space", "time")}
-            self.origin = {**initial.provenance, "recipe": initial.name}
+            self.origin = origin(initial)
             try:
                 inflate(self.net, initial.net)
             except ValueError as error:
@@ -354,9 +354,7 @@ class Trainer:
         """Where the weights come from, now or after `step` steps, with the FLOPs spent on them; "initial" is the same for the model
         they started from, "frozen" for the frozen weights they rest on, where these came later."""
         step = self.step if step is None else step
-        practised = sum(self.practice(k) is not None for k in range(step))
-        flops = sum(measure(self.recipe.net, self.recipe.sample_shape, num_images, self.recipe.frozen is not None).flops * self.budget.batch_size * steps
-                    for num_images, steps in ((0, practised), (self.recipe.num_images, step - practised)) if steps)
+        flops = training_flops(dataclasses.replace(self.recipe, curriculum=self.curriculum), self.budget, step)
         this_run = provenance(self.recipe.name, step, step * self.budget.batch_size, self.trained_seconds, flops, self.seed, self.device,
                               precision_name(self.dtype))
         if self.processes.size > 1:
@@ -373,8 +371,8 @@ class Trainer:
         return this_run | ({} if self.origin is None else {"initial": self.origin}) | ({} if self.base is None else {"frozen": self.base})
 
     def fingerprint(self) -> str:
-        """A text that two runs share exactly if one may continue the other: the learning rate may change on the way."""
-        return repr((dataclasses.replace(self.recipe, budgets={}, learning_rate=0.0), self.budget, self.seed, *(origin for origin in (self.origin, self.base) if origin is not None), *(["fresh text"] if self.fresh_text else []),
+        """A text that two runs share exactly if one may continue the other: the learning rate, and how samples are drawn by default, may change on the way."""
+        return repr((dataclasses.replace(self.recipe, budgets={}, learning_rate=0.0, guidance_scale=0.0, sampler="", sampling_steps=0), self.budget, self.seed, *(earlier for earlier in (self.origin, self.base) if earlier is not None), *(["fresh text"] if self.fresh_text else []),
                      *([self.data.digest] if isinstance(self.data, VideoFolder) else []), *([] if isinstance(self.optimizer, Muon) else [type(self.optimizer).__name__])))
 
     def save(self, path: Path) -> None:
@@ -483,7 +481,7 @@ def main(argv: list[str] | None = None) -> int:
             if recipe.curriculum is None:
                 raise ValueError(f"{recipe.name} has no curriculum: leave --curriculum out.")
             recipe = dataclasses.replace(recipe, curriculum=recipe.curriculum.with_share(a.curriculum))
-        if a.hear is not None and (a.hear < 1 or recipe.captions is None or recipe.sample_shape[-1] == MNIST_SIZE):
+        if a.hear is not None and (a.hear < 1 or recipe.captions is None or recipe.sample_shape[-1] == MNIST_SIZE or recipe.kind == "upsample"):
             raise ValueError("--hear is a number of steps, for recipes that learn from captions of moving digits.")
         if a.clips is None and a.fps is not None:
             raise ValueError("--fps is for a folder of clips: give --clips, or leave it out.")
