@@ -27,7 +27,7 @@
 # - add exactly the right amount of noise to a picture in one line, and say why that line is right;
 # - derive the loss `|noise - predicted noise|²` and the sampling rule from one Gaussian identity;
 # - train, sample, and *measure* a denoising diffusion model (DDPM, Ho, Jain and Abbeel 2020, arXiv 2006.11239);
-# - recognise seven ways in which it goes wrong from what you see.
+# - recognise six ways in which it goes wrong from what you see.
 #
 # | reading | exercises | machine: T4 (estimate) / two CPU cores |
 # |---|---|---|
@@ -251,6 +251,8 @@ print(f"abar_1 = {abar[1]:.4f}   abar_1000 = {abar[1000]:.4e}   log-SNR at the e
 #
 # $$\boxed{\; L = \mathbb E_{x,\, i,\, \epsilon}\; \|\epsilon - \epsilon_\theta(\alpha_i x + \sigma_i \epsilon,\; i)\|^2 \;}$$
 #
+# (In code we take the mean over pixels, not their sum: the same loss, divided by 784. So a network that knows nothing has a loss of about 1.)
+#
 # The same formula has a second reading. For one picture $x$ the gradient of the log-density is $\nabla_z \log q(z_i \mid x) = -(z_i - \alpha_i x)/\sigma_i^2 = -\epsilon/\sigma_i$. Averaged over all pictures that could be behind $z_i$ it becomes
 # $\nabla_z \log q(z_i)$, the **score**: the direction in which noisy pictures become more probable. (As $\nabla q(z) = \int q(x)\, \nabla q(z \mid x)\, dx = \int q(x)\, q(z \mid x)\, \nabla \log q(z \mid x)\, dx$; divide by $q(z)$, and $q(x)\,q(z \mid x)/q(z)$ is $q(x \mid z)$.) Squared error is smallest at the average, so the best possible $\epsilon_\theta$ is $-\sigma_i \nabla_z \log q(z_i)$:
 # the network learns which way is "more like data" at every noise level. (Lesson 02 checks this with autograd.)
@@ -403,7 +405,8 @@ UNet.forward = forward
 
 # %%
 # NBVAL_CHECK_OUTPUT
-cells = {source for source in In if source.startswith(("class Embedding", "def norm", "class Attention", "class Stage", "class UNet", "def forward"))}  # In: what you ran
+parts = ("class Embedding", "def norm", "class Attention", "class Stage", "class UNet", "def forward")
+cells = {part: source for source in In for part in parts if source.startswith(part)}.values()      # In: what you ran; of a cell run twice, its last version
 lines = sum(bool(line.strip()) for source in cells for line in source.splitlines())
 mine = UNet().to(DEVICE)
 with torch.no_grad():
@@ -609,7 +612,7 @@ figure.colorbar(shown, ax=axes, ticks=[-4, -3, -2, -1, 0], format="$10^{{{x:.0f}
 # %% [markdown]
 # ## 9. A number, with a floor and controls
 #
-# Looking is not enough. We compare *features* of generated and real digits, activations of a small frozen classifier, by the **kernel distance**: about 0 for two sets of real digits, larger the more the sets differ.
+# Looking is not enough. We compare *features* of generated and real digits, activations of a small frozen classifier, by the **kernel distance**: about 0 for two sets of real digits, larger the more the sets differ. ([Lesson 04, section 8](04_moving_mnist.ipynb#8.-Distances-between-clouds), has the formula.)
 # A number on its own means nothing, so three others stand beside it: real digits against other real digits (the **floor**), and two **controls** that must come out bad: pure noise, and blurred real digits.
 
 # %%
@@ -666,11 +669,11 @@ show.film_strip(pictures.transpose(1, 2), changes, title="break it (shipped weig
 # |---|---|
 # | thin, simple digits, nearly the same one every time | no fresh noise: all walks settle on one simple picture |
 # | speckle over everything | too much noise per step: the wrong variance, or noise on the last step |
-# | grey mud, or sharp strokes that make no digit | the network is told the wrong noise level (or has no embedding of it) |
+# | grey mud, or ragged strokes with specks beside them, though the loss is good | the network is told a noise level that is not $z$'s (it has no embedding of it, or gets the round of one schedule and the noise of another) |
 # | pure noise to the end | an index is off: the step goes from $i$ to $i$ |
 # | loss stuck at 1.0 | the output is not learning: learning rate 0, or the target is not the noise |
-# | loss above 0.1 after a hundred steps | learning rate too low, or pictures not in $[-1, 1]$; the band in section 7 shows the normal fall |
-# | good loss, but dark, noisy or ragged samples | the network is told a noise level that is not $z$'s (the round of one schedule, the noise of another) |
+# | loss above 0.1 after a hundred steps | learning rate too low, or pictures from 0 to 255; the band in section 7 shows the normal fall (with pictures in [0, 1] the loss looks *better*: there is less to see, so the noise is easier to name) |
+#
 
 # %% [markdown]
 # ## 11. Faithful? The box

@@ -236,7 +236,7 @@ for sampler in ("ancestral", "ddim"):
 
 # %% [markdown]
 # The ancestral sampler's digits get brighter, although nothing was retrained; the same cannot be said of DDIM's. But brighter is not better: lesson 01's kernel distance cannot tell the ancestral ones apart, and DDIM's are *worse*. So where the guesses are made is part of what makes
-# four ancestral steps faint, but moving them is no cure. (Section 11 measures samplers with many steps, each model on its own schedule.)
+# four ancestral steps faint, but moving them is no cure. (Compare along a row only: which of the two samplers is ahead changes with the 256 digits that are drawn, and section 11's table has the opposite order. It measures samplers with many steps, each model on its own schedule.)
 #
 # ## 3. Where the loss comes from
 # Lesson 01 had a sum over rounds with weights $w_i = \beta_i^2/(2\tilde\beta_i(1-\beta_i)(1-\bar\alpha_i))$ that looked arbitrary. In the clock $\lambda$ they are not. An error in the noise is an error in the picture: $\epsilon - \hat\epsilon = -\frac{\alpha}{\sigma}(x - \hat x)$. Put that in, and each term of the bound ($i \ge 2$) becomes, with $e^\lambda = \alpha^2/\sigma^2$ the signal-to-noise ratio,
@@ -364,8 +364,8 @@ def ddim(z, x_hat, log_snr_t, log_snr_s):
 def walk(z, log_snrs):
     """All points of a DDIM walk through `log_snrs` (steps + 1,): (steps + 1, N, 2)."""
     path = [z]
-    for t, s in zip(log_snrs[:-1], log_snrs[1:]):
-        path.append(ddim(path[-1], perfect_x(path[-1], t), t, s))
+    for l_t, l_s in zip(log_snrs[:-1], log_snrs[1:]):
+        path.append(ddim(path[-1], perfect_x(path[-1], l_t), l_t, l_s))
     return torch.stack(path)
 
 
@@ -416,10 +416,10 @@ def dpm(z, x_hat, log_snr_t, log_snr_s, memory=None):
 # %%
 def dpm_walk(z, log_snrs, denoise=perfect_x):
     memory = None
-    for k, (t, s) in enumerate(zip(log_snrs[:-1], log_snrs[1:])):
-        x_hat = denoise(z, t)
-        z = dpm(z, x_hat, t, s, None if k == len(log_snrs) - 2 else memory)   # the last step is of first order
-        memory = x_hat, t
+    for k, (l_t, l_s) in enumerate(zip(log_snrs[:-1], log_snrs[1:])):
+        x_hat = denoise(z, l_t)
+        z = dpm(z, x_hat, l_t, l_s, None if k == len(log_snrs) - 2 else memory)   # the last step is of first order
+        memory = x_hat, l_t
     return z
 
 
@@ -456,7 +456,7 @@ for name, order in (("DDIM", 1), ("DPM-Solver++(2M)", 2)):
 
 
 # %% [markdown]
-# Twice the steps: half of DDIM's error, a quarter of DPM-Solver++'s. That is what *first* and *second order* mean. On digits the network's own error is a floor that no sampler gets below, so the gain ends sooner: section 11 measures where.
+# Twice the steps: half of DDIM's error, a quarter of DPM-Solver++'s. That is what *first* and *second order* mean. On digits the network's own error remains, however exactly the equation is solved, so the gain ends sooner: section 11 measures where.
 #
 # ## 7. What should the network say? ε, x or v
 # With $z$ in hand, the noise, the picture and any mixture of them carry the same information. **v** is the mixture that is never trivial (Salimans and Ho 2022):
@@ -528,7 +528,7 @@ show.image_rows(rows, [f"λ = {level:g}" for level in some for _ in range(2)], "
 
 # %% [markdown]
 # They part in strong noise, on the left. At $\lambda = -10$ nothing of the digit is left in $z$, and the best belief is the mean digit, a soft blob. The v-network says so. To say the same, the ε-network would have to answer $z$ minus $\alpha = 0.007$ of a picture, and its smallest
-# error drowns that. When a well-trained network samples, clipping to $[-1, 1]$ hides this; section 10 shows a barely trained one.
+# error drowns that. For a well-trained network this hardly matters in sampling: a step multiplies $\hat x$ by a small $\alpha$ again. Section 10 shows a barely trained one.
 #
 # ## 8. Rectified flow is here already
 # "Flow matching" and "rectified flow" (Liu et al. 2022, Lipman et al. 2022) walk on straight lines $z' = (1-t)\,x + t\,\epsilon$, predict the direction $\epsilon - x$, and take Euler steps (length of the step times direction). Divide $z'$ by its scale $\sqrt{(1-t)^2 + t^2}$ and it is our $z$ at
@@ -688,7 +688,7 @@ for name in ("mnist-ddpm", "mnist-guided"):
 
 
 # %% [markdown]
-# (Measure it here, now? 64 digits, all that a CPU affords, cannot tell these samplers apart; even hundreds hardly can, as the intervals show. On a GPU, `python -m utils.sweep steps mnist-guided` remakes the file.)
+# (Measure it here, now? 64 digits, all that a CPU affords, cannot tell these samplers apart; even hundreds hardly can, as the intervals show. On a GPU, delete `assets/results/mnist-guided-steps.json`, and `python -m utils.sweep steps mnist-guided` makes it anew.)
 #
 # **One more tool: mending on the way.** After each DDIM step except the last, a **Langevin corrector** takes a small random walk *at the same noise level*, $z \leftarrow z - \frac{\delta}{2}\sigma\hat\epsilon + \sqrt{\delta}\,\sigma n$. As $-\sigma\hat\epsilon$ is $\sigma^2$ times the score, this is
 # a step of $\delta\sigma^2/2$ uphill plus noise of variance $\delta\sigma^2$. For small $\delta$ such a walk leaves the distribution of noisy pictures at this level unchanged, and pulls a $z$ that does not belong there back towards it. It costs a second network call per step. (*Video Diffusion Models* uses it with $\delta = 0.1$; [lesson 08](08_reconstruction_guidance.ipynb) needs it.) Where the perfect guess is known, few points suffice to see what it does. **Predict, then run:** eight DDIM steps end beside the blobs.
@@ -696,11 +696,11 @@ for name in ("mnist-ddpm", "mnist-guided"):
 
 # %%
 def corrected_walk(z, log_snrs, delta, sources):
-    for k, (t, s) in enumerate(zip(log_snrs[:-1], log_snrs[1:])):
-        z = ddim(z, perfect_x(z, t), t, s)
+    for k, (l_t, l_s) in enumerate(zip(log_snrs[:-1], log_snrs[1:])):
+        z = ddim(z, perfect_x(z, l_t), l_t, l_s)
         if delta and k < len(log_snrs) - 2:
-            alpha, sigma = alpha_sigma(s)
-            eps_hat = (z - alpha * perfect_x(z, s)) / sigma
+            alpha, sigma = alpha_sigma(l_s)
+            eps_hat = (z - alpha * perfect_x(z, l_s)) / sigma
             noise = torch.stack([torch.randn(2, generator=source) for source in sources])
             z = z - delta / 2 * sigma * eps_hat + delta**0.5 * sigma * noise
     return z
@@ -741,14 +741,14 @@ assert small < plain and max(large, longer) < small
 # %%
 def broken_walk(z, change, steps=12):
     log_snrs, memory = cosine_log_snr(torch.linspace(1, 0, steps + 1, dtype=torch.float64)), None
-    for k, (t, s) in enumerate(zip(log_snrs[:-1], log_snrs[1:])):
-        x_hat = perfect_x(z, t + 3 if change == "told a cleaner level" else t)
+    for k, (l_t, l_s) in enumerate(zip(log_snrs[:-1], log_snrs[1:])):
+        x_hat = perfect_x(z, l_t + 3 if change == "told a cleaner level" else l_t)
         first_order = k == steps - 1 and change != "last step of 2nd order"
         if change == "λ taken for h":
-            z = alpha_sigma(s)[1] / alpha_sigma(t)[1] * z - alpha_sigma(s)[0] * torch.expm1(t - s) * x_hat
+            z = alpha_sigma(l_s)[1] / alpha_sigma(l_t)[1] * z - alpha_sigma(l_s)[0] * torch.expm1(l_t - l_s) * x_hat
         else:
-            z = dpm(z, x_hat, t, s, None if first_order else memory)
-        memory = x_hat, t
+            z = dpm(z, x_hat, l_t, l_s, None if first_order else memory)
+        memory = x_hat, l_t
     return z
 
 
@@ -769,13 +769,13 @@ def broken_digits(change, steps={"smoke": 6}.get(BUDGET, 16)):
     schedule, g = CosineSchedule(), generator(12)
     log_snrs, z = schedule.log_snr(schedule.times(steps)), torch.randn(10, 1, 1, 28, 28, generator=generator(11)).to(DEVICE)
     noise = lambda: torch.randn(z.shape, generator=g).to(z)
-    for t, s in zip(log_snrs[:-1], log_snrs[1:]):
-        told = torch.full((10,), float(t) + {"told a cleaner level": 2.0, "told a noisier level": -2.0}.get(change, 0.0))
+    for l_t, l_s in zip(log_snrs[:-1], log_snrs[1:]):
+        told = torch.full((10,), float(l_t) + {"told a cleaner level": 2.0, "told a noisier level": -2.0}.get(change, 0.0))
         with torch.no_grad():
             x_hat = guided.predict_x(z, told.to(DEVICE), condition).clamp(-1, 1)
-        z = ddim(z, x_hat, t, s).float()
+        z = ddim(z, x_hat, l_t, l_s).float()
         if change == "too much fresh noise":
-            z = z + 0.3 * float(alpha_sigma(s)[1]) * noise()
+            z = z + 0.3 * float(alpha_sigma(l_s)[1]) * noise()
     return to_picture(z.cpu())
 
 
@@ -793,8 +793,8 @@ show.image_rows(rows, [str(d) for d in range(10)], "shipped mnist-guided, DDIM, 
 # | grain, or noise to the end | the network is told a cleaner level than z has (an index in place of the log-SNR, or the level of another schedule), or noise is added that the step does not account for |
 # | soft strokes in simple shapes | the network is told a noisier level than z has |
 # | points beside the blobs; on pictures, harder strokes at most | the full log-SNR taken for its half $h$, or a second-order last step into $\lambda = 20$: clipping hides it |
-# | the whole batch too grey or too bright | the schedule does not end in noise; or clipping is missing with ε-prediction |
-# | loss as usual, samples grey mud or noise | the sampler converts the wrong thing: v trained, ε assumed |
+# | the whole batch too grey or too bright | the schedule does not end in noise |
+# | loss as usual, samples with ragged strokes and specks (DDIM), or hardly worse (ancestral) | the sampler converts the wrong thing: v trained, ε assumed (without clipping: noise) |
 # | the loss of one recipe is a tenth of another's | nothing: their weights differ; compare errors of the picture, or samples |
 
 # %% [markdown]

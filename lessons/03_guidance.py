@@ -241,10 +241,10 @@ print("difference of predictions = -sigma x gradient of log q(c | z):", torch.al
 def guided_walk(g, c=0, num=400, steps=100):
     z = torch.randn(num, 2, dtype=torch.float64, generator=generator(2))
     log_snrs = torch.linspace(-10, 10, steps + 1, dtype=torch.float64)
-    for t, s in zip(log_snrs[:-1], log_snrs[1:]):
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = alpha_sigma(t), alpha_sigma(s)
-        null = perfect_eps(z, t)
-        eps_hat = null + g * (perfect_eps(z, t, c) - null)
+    for l_t, l_s in zip(log_snrs[:-1], log_snrs[1:]):
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = alpha_sigma(l_t), alpha_sigma(l_s)
+        null = perfect_eps(z, l_t)
+        eps_hat = null + g * (perfect_eps(z, l_t, c) - null)
         z = alpha_s * (z - sigma_t * eps_hat) / alpha_t + sigma_s * eps_hat
     return z
 
@@ -460,13 +460,13 @@ show.image_rows(rows, [f'"{digit}"' for digit in range(10)], "break it (shipped 
 # - **Null never trained** (captions are left out in sampling, but never were in training): the difference of the two predictions is no longer a classifier's gradient but an accident. With this network the accident may be mild (how far is the row from the first?); nothing guarantees that.
 # - **Null is "8"**: "this digit, and above all not an 8". Asked for an 8, the difference is zero and $g$ does nothing. Image generators call this a *negative prompt*.
 # - **g = −2**: anything but the digit asked for.
-# - **g = 25**: off the map: the guided prediction is larger than any that the network was trained to make. Rescaling (Lin et al. 2023; exercise 1) was made for this, on photographs. Here it does not help: compare the last two rows, and the last two of section 7's table.
+# - **g = 25**: off the map: specks and torn strokes around some digits. The guided prediction is larger than any that the network was trained to make. Rescaling (Lin et al. 2023; exercise 1) was made for this, on photographs. Here it does not help: compare the last two rows, and the last two of section 7's table.
 #
 # | if it looks like this | then |
 # |---|---|
 # | digits fine, question ignored | $g = 0$, or the condition does not reach the network (is the encoder in the optimizer?) |
 # | $g = 1$ fine, $g > 1$ a little pale, with faint specks | the null was never trained, or is not the one used in training; how much harm that does is luck |
-# | everything thick, burnt out, alike | $g$ too large: turn it down, or guide only at middle noise levels (exercise 2) |
+# | everything thick and alike; at worst specks and torn strokes | $g$ too large: turn it down, or guide only at middle noise levels (exercise 2) |
 # | thin, hesitant, sometimes the wrong digit | $g$ too small for this much training |
 # | loss slightly higher than without dropping | as it should be: one picture in ten has no caption |
 # | loss higher *and* no obedience | the dropping probability is near 1, or `keep` is inverted |

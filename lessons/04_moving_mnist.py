@@ -340,13 +340,13 @@ assert error["the mean of all clips"] < error["an all-black clip"] < error["anot
 
 
 # %% [markdown]
-# <details><summary>The order</summary>The fog first, then black, and the real clip last.</details>
+# <details><summary>The order</summary>The mean of all clips, a grey fog, first; then black, and the real clip last.</details>
 #
-# Pixel error rewards fog: there is no one right clip to be close to. We can compare *distributions*: do many generated clips, together, look like many real ones? For this, each clip becomes a few numbers (features) that matter to the eye, and two clouds of features are compared.
+# Pixel error rewards the mean of many clips, a grey fog: there is no one right clip to be close to. We can compare *distributions*: do many generated clips, together, look like many real ones? For this, each clip becomes a few numbers (features) that matter to the eye, and two clouds of features are compared.
 #
 # ## 8. Distances between clouds
 # The features here come from the **judge**: a small network, trained on labelled real clips to say which digits there are, where each is in each frame, how fast they move and which way they set off. It saw several speeds, and clips that were blurred, dimmed and made noisy, as generated clips are never perfectly clean. Then it was frozen.
-# The last layer before its answers gives 64 numbers a clip: the features. Two distances between clouds of features $x$ and $y$:
+# The last layer before three of these answers (which, how fast, which way; not where) gives 64 numbers a clip: the features. Two distances between clouds of features $x$ and $y$:
 #
 # - **Fréchet distance**: fit a Gaussian to each, mean $\mu$ and covariance $\Sigma$: $|\mu_x-\mu_y|^2 + \mathrm{tr}\,(\Sigma_x + \Sigma_y - 2(\Sigma_x\Sigma_y)^{1/2})$. FID and FVD are this, in the features of other networks. (So ours is not FVD, and cannot be compared with a published one.)
 # - **Kernel distance**, lesson 01's: a kernel $k(a,b) = (a\cdot b/64+1)^3$ says how alike two clips are. If clips within each cloud are no more alike than clips across the two, this kernel finds no difference between the clouds: $\overline{k(x,x')} + \overline{k(y,y')} - 2\,\overline{k(x,y)}$, each bar a mean over pairs. Pairs of a clip with itself are left out: they would make "within" too large. This is what *unbiased* means: on average the distance of two real sets is 0, for any number of clips.
@@ -441,7 +441,7 @@ for name, reading in readings.items():
 
 
 # %% [markdown]
-# Which controls stand clear of the floor, and which one *should not*? Played backwards, bouncing is still bouncing; a distance that rose there would not measure what we think. (Not quite the same: the clamp makes a short step before a wall and a full one after it. The judge does not mind.) With so few clips the mildest controls drown in the noise; section 9 has 2,048.
+# Which controls stand clear of the floor, and which one *should not*? Played backwards, bouncing is still bouncing; a distance that rose there would not measure what we think. (Not quite the same: the clamp makes a short step before a wall and a full one after it. The judge does not mind.) With so few clips the mildest controls cannot be told from the floor; section 9 has 2,048.
 #
 # ## 9. Reading a clip
 # A distance says *that* something is wrong. A reading says *what*. For each of two digits, the judge gives its name and its place in every frame; to these places we fit the best bouncing path (steady motion between two mirrors), which gives speed and direction.
@@ -529,7 +529,7 @@ print("a digit that changes: identity falls by a quarter or more:", changed["ide
 # 3. Each digit's picture is cut out along its track: a low quantile over the frames, as the other digit only ever adds light.
 # 4. It is named by its nearest neighbours among 55,000 training digits.
 #
-# Real clips; the same ones damaged in ways that the judge saw in training, and in one that it did not (strips across the frame); and noise. **Predict:** which damage costs which reader more?
+# Real clips; the same ones damaged in ways like those that the judge saw in training, and in one that it did not (strips across the frame); and noise. **Predict:** which damage costs which reader more?
 
 # %%
 from utils.metrics import agreement, obeyed
@@ -591,7 +591,7 @@ show.film_strip(spoilt[:2], ["yours"] * 2, every=2, title="what `spoil` makes of
 #
 # Ideas: shift every frame by a pixel at random; upside down; blur; a checkerboard in the corner; time running backwards from frame 8; a grey or a flickering background; half the light. Can you find damage that an eye sees at once and no number notices?
 #
-# <details><summary>One answer</summary>Light: halving it, or a grey background, costs these numbers little or nothing (next cell). The judge was trained to overlook faint light. A number sees what its maker thought of.</details>
+# <details><summary>One answer</summary>Light: halving it, or a grey background, costs these numbers little or nothing (next cell). The judge was trained on clips dimmed to as little as 60%; that it also overlooks half the light, and a grey background, nobody planned. A number sees what its maker thought of.</details>
 
 # %%
 for name, clips in {"half the light": 0.5 * shown[FLOOR], "grey background": shown[FLOOR].clamp(min=0.3)}.items():
@@ -604,7 +604,7 @@ for name, clips in {"half the light": 0.5 * shown[FLOOR], "grey background": sho
 # |---|---|
 # | distance high, digits right, off the path far | frames do not belong together: the network's frames do not see each other (lesson 05), or axes were swapped |
 # | digits and pairs wrong, everything else like real | the caption does not reach the network, or guidance is 0 |
-# | identity low, path fine | a digit that changes on its way |
+# | identity low, speed right; off the path far by the judge, near by the tracker | a digit that changes on its way (the judge's track jumps there) |
 # | identity and path better than real, speed near 0 | a still picture: "perfect" by two numbers |
 # | digits right, pairs a quarter of them | motion words are not understood (lesson 10 expects just that) |
 # | distance *below* the floor, again and again | the test set is in the training set, or the same clips are on both sides |

@@ -317,7 +317,7 @@ for name, history in {"shipped weights, going on": tuning.history, "yours": own_
 # | clips ignore the caption | the null condition was never trained, or guidance is 0 |
 #
 # ## 6. The guidance dial
-# The model was trained with the caption dropped in one clip of ten, so it can predict with and without it. Guidance extrapolates along the difference: $\hat v = v_\varnothing + g\,(v_c - v_\varnothing)$. **Predict, then run:** what do $g = 0$, $1$, $2$, $4$ and $8$ look like?
+# The model was trained with the caption dropped in one clip of ten, so it can predict with and without it. Guidance extrapolates along the difference: $\hat v = \hat v_\varnothing + g\,(\hat v_c - \hat v_\varnothing)$. **Predict, then run:** what do $g = 0$, $1$, $2$, $4$ and $8$ look like?
 #
 # <details><summary>Answer</summary>
 #
@@ -455,7 +455,7 @@ print(f"directions exchanged, measured once on {once['-4']['n']} clips: " + ", "
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# Digits are heard, most at −2, where a shape can be guessed but not yet seen. Directions are heard in stronger noise: there the path is still open, and only the caption can tell. Once the path shows, direction words say nothing new. *Exchanged* directions cost a small part of what opposite ones do. This is partly inevitable: at −6 and −8 not even shapes show, so whose direction is whose matters little. But at −4 shapes begin to show, and the low cost there, with the pairs above (a good half), says that the model knows that something goes left and something goes up, and has only begun to learn which. A falling loss does not tell you that a word is being learnt; this probe does, at the price of a few seconds.
+# Digits are heard, most at −2, where a shape can be guessed but not yet seen. Directions are heard in stronger noise: there the path is still open, and only the caption can tell. Once the path shows, direction words say little that is new: at −2 a false one costs about a tenth of what it costs at −4. *Exchanged* directions cost a small part of what opposite ones do. This is partly inevitable: at −6 and −8 not even shapes show, so whose direction is whose matters little. But at −4 shapes begin to show, and the low cost there, with the pairs above (a good half), says that the model knows that something goes left and something goes up, and has only begun to learn which. A falling loss does not tell you that a word is being learnt; this probe does, at the price of a few seconds.
 # </details>
 #
 # **How did directions get in?** Not by more training. Here are four runs, tracked by the same probe (`python -m utils.train vdm-text --hear 200`) at log-SNR −5. The three on the left start from weights that were trained without a curriculum. Dotted lines: a practice of the curriculum ends. All but the third were stopped when they had told us what we wanted to know.
@@ -500,7 +500,7 @@ for what, got, bound, goal in goals:
     print(f"{what:44s}{got:8.0%}   goal {bound} {goal:.0%}: {'reached' if reached else 'not reached'}")
 
 # %% [markdown]
-# Where a goal is not reached, the cause to rule out first is too little training. The shipped weights have had most of the 1.2e16 FLOPs of `t4-long`, the length that these goals were set for, though in several runs, the first of which left them deaf to directions. Relative to their goals, distance and path are furthest off, then pairs, then digits. Behind the last two is one weakness, telling two digits apart: one of them is shown twice, or one goes where the other should. Here is what went into the weights (the last run, and all before it), and into the runs recorded for each budget:
+# Where a goal is not reached, the cause to rule out first is too little training. The shipped weights have had most of the 1.2e16 FLOPs of `t4-long`, the length that these goals were set for, though in several runs, the first of which left them deaf to directions. Relative to their goals, distance and path are furthest off, then pairs, then digits. Behind the last two is one weakness, telling two digits apart: one of them is shown twice, or one goes where the other should. Here is what went into the weights (the last run, and all before it), and into the runs recorded for the budgets so far:
 
 # %%
 from utils.pretrained import total_flops
@@ -547,7 +547,7 @@ plt.show()
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# Down to −1 hardly anything is lost: what the noise leaves to be seen, the model draws. Between −1 and −4 nearly everything is lost that ever gets lost, and all of it together. About a third of the clips get another digit, in two of three cases a second copy of its neighbour, which first shows at −2; and paths come apart. Below −4 a real clip is no better a start than noise; for the path it is even a little worse, perhaps as fewer of the sixteen steps are left to walk from there.
+# Down to −1 digits and paths are kept nearly all: what the noise leaves to be seen, the model draws. Between −1 and −4 nearly everything is lost that ever gets lost, and all of it together. About a third of the clips get another digit, in two of three cases a second copy of its neighbour, which first shows at −2; and paths come apart. Below −4 a real clip is no better a start than noise: the digits' lead there is within what chance does with 128 clips (each share is known to about ± 8 points); for the path it is even a little worse, perhaps as fewer of the sixteen steps are left to walk from there.
 #
 # Why there? The words are heard (the probe above), how fully it cannot say. What is lost between −1 and −4 may be a matter of *seeing* in moderate noise (which shape this is, where it was in the frame before, that there are two of them), of words that count too little, or of guidance, with which *one twice* grows (section 7): this figure cannot tell them apart. A larger network that was also trained for longer shows hardly more digits ([lesson 13, section 4](13_scaling_up.ipynb)).
 # </details>

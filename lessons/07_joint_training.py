@@ -163,7 +163,7 @@ print("its own continuation does not:", bool(continued[-1] < 1.1 * alone[-1]))
 
 
 # %% [markdown]
-# The error grows at the end of the clip, next to the strangers. Length is not the cause: the clip's own next frames help there. Attention over time takes the strangers for those, and as near frames count most, the last frame goes wrong. A network *trained* this way may learn to distrust neighbouring frames.
+# The error grows at the end of the clip, next to the strangers. Length is not the cause of that: the clip's own next frames help there. (The 5% at the start come with both: there, length has a price. These frames now meet some that are more than 15 away, which training never showed.) Attention over time takes the strangers for those, and as near frames count most, the last frame goes wrong. A network *trained* this way may learn to distrust neighbouring frames.
 #
 # ## 4. The mask
 # Whether *frame $i$ may look at frame $j$* is a yes/no table of size $(T + K)^2$. The clip's frames see each other; an image sees only itself: **block-diagonal**.
@@ -210,7 +210,7 @@ print("masked, the strangers change the clip's error by less than a thousandth:"
 
 # %% [markdown]
 # ## 5. A test that would notice
-# A trained network may hide a leak in a layer that it hardly uses. So make *every* parameter random, use double precision, and give each frame its own noise level and condition. Then ask:
+# A trained network may hide a leak in a layer that it hardly uses. So make *every* parameter random, use double precision, and give each frame its own noise level and condition. (`stem=2` below: blocks of 2×2 pixels enter the network as one place with four channels.) Then ask:
 # - Does the packed output equal, to rounding error, the outputs of the clip and of each image (a one-frame clip) run separately?
 # - The probe of lesson 05: change one image; which frames move?
 
@@ -282,7 +282,7 @@ for twin in (None, no_mask, norm_over_frames, one_layer_forgets):
 
 
 # %% [markdown]
-# <details><summary>Answer</summary>Only the first. In the other two the mask is right, and something bypasses it. Test the network, not the mask.</details>
+# <details><summary>Answer</summary>None, if you draw what `block_mask` returns: in all three that is right, and something bypasses it. If you draw what the attention layers *get*, then the first, and the third if you look at every layer. Test the network, not the mask.</details>
 #
 # None of them is far-fetched: a widely used public implementation, `video-diffusion-pytorch` 0.7.0, leaks even when every frame is told to look only at itself: change frame 3, and frame 0 moves.
 #

@@ -851,7 +851,7 @@ print("vdm-text, " + "; ".join(f"{what}, n = {r['n']}, guidance {r['guidance_sca
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# The image model gains at every scale, and from scratch it passes the small one with not much more compute. (Its schedule moved too, from −2 to −1: two changes at once, so this is not width alone.) The grown video model had other settings, too: captions dropped twice as often (in a fifth of the clips), no curriculum. Its gain without guidance is at the limit of what this many captions can show; with guidance they decide nothing. And `mav` on top of the better pictures, trained for three minutes, shows *fewer* digits (at a scale of its own, so the two are not quite comparable): it has other layers over time to learn.
+# The image model gains at every scale, and from scratch it passes the small one with not much more compute. (Its schedule moved too, from −2 to −1: two changes at once, so this is not width alone.) The grown video model had other settings, too: captions dropped twice as often (in a fifth of the clips), no curriculum. Its gain without guidance is at the limit of what this many captions can show; with guidance they decide nothing. And `mav` on top of the better pictures, trained for three minutes, shows *fewer* digits (at a scale of its own, so the two are not quite comparable): its attention over time at 16×16 was new.
 #
 # So the larger network was better for images and about as good for video. Whether that is due to its size or to the longer training was not measured: the small one was not trained further for as many FLOPs. (Size is not the only way, either: the small image model has since learnt more from practice beside a clearer digit, lesson 10, than it gains here.) And size has a price: each clip costs more than twice as much, so a T4 trains on less than half as many. That is why the shipped networks are small. You can enlarge yours without losing what it knows: `Trainer(replace(recipe, net=...), budget, initial=load_pretrained(...))`.
 # </details>
@@ -901,7 +901,7 @@ print("they end between", *(round(float(value), 1) for value in (s.min(), s.max(
 print("ours equals utils':", torch.allclose(levelled(small_matrix), orthogonalized(small_matrix[None])[0]))
 
 # %% [markdown]
-# The matrix that is levelled is a running average of the gradients (momentum). The result is scaled to the size that Adam's steps usually have, so one learning rate serves both (Liu et al. 2025, arXiv 2502.16982). Biases, norms, embeddings, and the layers that read and write pixels are not such matrices: Adam keeps them. All of it is in `utils/optimizer.py`, and every `Trainer` uses it (most shipped weights are older and used Adam: all but those of `mnist-ddpm` and `mav-upsample`). What Muon gains, with the same network, data and number of steps (`python -m utils.compare optimizers`):
+# The matrix that is levelled is a running average of the gradients (momentum). The result is scaled to the size that Adam's steps usually have, so one learning rate serves both (Liu et al. 2025, arXiv 2502.16982). Biases, norms, embeddings, and the layers that read and write pixels are not such matrices: Adam keeps them. All of it is in `utils/optimizer.py`, and every `Trainer` uses it (the shipped `mnist-guided` and `vdm-text` have only had Adam, `mnist-ddpm` and `mav-upsample` only Muon, the others first one and then the other). What Muon gains, with the same network, data and number of steps (`python -m utils.compare optimizers`):
 
 # %%
 rows = json.loads((ASSETS / "results" / "video-optimizers.json").read_text())
@@ -1341,7 +1341,7 @@ with torch.no_grad():
 print("the loss fell:", held_out < 0.97 * untrained, "  utils' sampler takes it as it is:", tuple(made.z.shape), bool(made.z.isfinite().all()))
 
 # %% [markdown]
-# In a minute it beats the linear guess. (That is far from clips worth looking at, and says nothing about DiT against U-Net.) Where it does not beat the second, as after a minute on a CPU, nothing shows yet that it looks at neighbours: a loss below *some* guess says little; the better the guess, the more it says. The twin does not even beat the first in as many steps. A norm removes the size of every token, while what v needs from the noisy input changes in size *and sign* with the noise level: at the noisy end v is $-x$, at the clean end $\epsilon$. The blocks know the level, but all they do is add, before the norm. So DiT's last layer is modulated too: a line that is easily left out, and no error message tells you.
+# In a minute it beats the linear guess. (That is far from clips worth looking at, and says nothing about DiT against U-Net.) Where it does not beat the second, as after a minute on a CPU, nothing shows yet that it looks at neighbours: a loss below *some* guess says little; the better the guess, the more it says. The twin does not even beat the first in as many steps. A norm removes the size of every token, while what v needs from the noisy input changes in *size* with the noise level: by the formula above, the best guess of a pixel's v is nearly none of its noisy value at both ends, and about all of it between. The blocks know the level, but all they do is add, before the norm. So DiT's last layer is modulated too: a line that is easily left out, and no error message tells you.
 
 # %% [markdown]
 # **And what it costs.** A DiT of today lets *all* tokens of space and time attend to each other; lesson 05 factorized attention to save that. For $N = S\,T$ tokens of width $D$ a block's attention does $4\,N^2 D$ FLOPs over everything, $4\,N\,(S + T)\,D$ factorized; its linear layers do $24\,N D^2$. The counter checks the first and the last together (with plain products: it does not see into every fused kernel):
@@ -1451,8 +1451,8 @@ show.film_strip((line.clamp(-1, 1).cpu() + 1) / 2, captions, title=f"vdm-text, s
 #
 # | the papers say | we do | why |
 # |---|---|---|
-# | *Video Diffusion Models*: batches of 128 and more, 60,000 to 700,000 steps, 128 to 256 channels | the recipe: 32 clips, up to 23,000 steps, 16 to 128 channels; the shipped `vdm-text`: 46,810 steps of 4 to 128 clips | a free GPU |
-# | Adam, on all weights | Muon on matrices, Adam on the rest; most shipped weights: Adam | a lower loss after equally many steps (section 4) |
+# | *Video Diffusion Models*: batches of 128 and more, 60,000 to 700,000 steps, 128 to 256 channels | the recipe: 32 clips, up to 28,700 steps, 16 to 128 channels; the shipped `vdm-text`: 46,810 steps of 4 to 128 clips | a free GPU |
+# | Adam, on all weights | Muon on matrices, Adam on the rest; most shipped weights began with Adam | a lower loss after equally many steps (section 4) |
 # | 64×64 pixels and more | 32×32, and 64×64 by super-resolution | the same |
 # | machines: not compared here | float16 with loss scaling on GPUs below compute capability 8.0, else bfloat16; any number of processes | what the papers used is not claimed here |
 # | both work in pixels, with a U-Net | the same | latents and DiT came later or elsewhere: section 7 is a bridge, not a reproduction |
