@@ -8,7 +8,7 @@ find_python() {  # print the path of the first Python 3.11 to 3.13 among the nam
     local name path
     for name in "$@"; do
         for path in "$name" "$(command -v pyenv >/dev/null && pyenv root)"/versions/*/bin/"$name"; do
-            if "$path" -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+            if "$path" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
                 "$path" -c 'import sys; print(sys.executable)'
                 return
             fi
@@ -32,7 +32,7 @@ environment() {
         # shellcheck disable=SC2086  # a list of names
         python=$(find_python $pythons) || return 1
         echo "Installing into $(basename "$folder") with $("$python" --version) (PyTorch is large: a few minutes, once)..."
-        if [ ! -x "$folder/bin/python" ]; then
+        if ! "$folder/bin/python" -m pip --version >/dev/null 2>&1; then  # also one whose making was interrupted
             "$python" -m venv "$folder"
         fi
         for file in "$@"; do options+=(--requirement "$file"); done

@@ -56,6 +56,7 @@ def stamped(text: str) -> str:
     slug, tag = address()
     text = re.sub(r"(colab\.research\.google\.com/github/)[\w.-]+/[\w.-]+/blob/[\w.-]+/", rf"\g<1>{slug}/blob/{tag}/", text)
     text = re.sub(r"(git clone https://github\.com/)[\w.-]+/[\w.-]+( && cd )[\w.-]+", rf"\g<1>{slug}\g<2>{slug.split('/')[1]}", text)
+    text = re.sub(r"(https://github\.com/)[\w.-]+/[\w.-]+(/issues)", rf"\g<1>{slug}\g<2>", text)
     return re.sub(r'(SLUG, TAG = \\?")[\w./-]+(\\?", \\?")[\w./-]+(\\?")', rf"\g<1>{slug}\g<2>{tag}\g<3>", text)
 
 
