@@ -82,3 +82,11 @@ def test_the_command_writes_a_row_for_each_run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", [*arguments, "--only", "K = 3"])
     with pytest.raises(SystemExit, match="no variant 'K = 3'; there are 'K = 0, seed 0'"):
         compare.main()
+
+
+def test_a_variant_is_trained_as_its_row_says(tmp_path, monkeypatch):
+    seen, step = [], Trainer.train_step
+    monkeypatch.setattr(Trainer, "train_step", lambda t: (seen.append((type(t.optimizer).__name__, bool(t.net.middle[0].time.out.weight.any()))), step(t))[1])
+    for name, variant in {"muon": Variant(TINY, 2), "adam": Variant(TINY, 2, adam=True), "random": Variant(TINY, 2, random_start=True)}.items():
+        trained(name, variant, 1, tmp_path, "cpu", "off")
+    assert seen == [("Muon", False), ("Adam", False), ("Muon", True)]

@@ -5,6 +5,8 @@ import re
 import pytest
 
 from utils.notebooks import lessons
+from utils.recipes import RECIPES
+from utils.unet import UNet
 
 LACKS = {("04", "symptoms"): "nothing is trained"}
 PARTS = {"symptoms": r"[Ii]f it looks like", "box": r"^# ## \d+\. Faithful\? The box", "quiz": r"^# ## \d+\. Quiz", "close": r"^# ## What was shown, and what was not", "readings": r"^# ## Readings"}
@@ -66,3 +68,15 @@ def test_cells_are_short(path):
     cells = [cell for cell in re.split(r"^# %%", path.read_text(), flags=re.MULTILINE)[1:] if not cell.startswith(" [markdown]")]
     lengths = sorted(sum(bool(line.strip()) and not re.match("from |import ", line) for line in cell.splitlines()[1:]) for cell in cells if "SLUG, TAG" not in cell)
     assert lengths[-1] <= 28 and lengths[len(lengths) // 2] <= 12, lengths
+
+
+STATED = {("01", "35.7M"): None, ("01", "1M"): ("mnist-ddpm", 0, 1e6), ("06", "four million"): ("vdm-text", 0, 4e6), ("06", "3 million"): ("vdm-text", 2.5e6, 3.5e6),
+          ("12", "few million"): ("mav-upsample", 1e6, 5e6), ("13", "3 million"): ("vdm-text", 2.5e6, 3.5e6)}  # None: the paper's own network
+
+
+def test_numbers_of_parameters_in_the_prose_are_those_of_the_networks():
+    found = {(path.stem[:2], number) for path in lessons() for line in path.with_suffix(".py").read_text().splitlines() if line.startswith("# ")
+             for number in re.findall(r"([\d.]+M|[\w.]+ million) parameters", line)}
+    assert found == set(STATED)
+    for name, low, high in filter(None, STATED.values()):
+        assert low < sum(p.numel() for p in UNet(RECIPES[name].net).parameters()) < high, name

@@ -449,3 +449,16 @@ def test_the_time_layers_are_where_the_paper_has_them():
     assert len(convolutions) > 20 and all(isinstance(module, Convolution) and isinstance(module.time, TemporalConvolution) for module in convolutions)
     assert sum(isinstance(module, TemporalAttention) for module in net.modules()) == 6  # at 8 and 4, down and up, and twice in the middle
     assert train.MAX_AUGMENTATION == 0.5
+
+
+def test_what_a_network_is_told_in_training_is_true_of_its_clips():
+    for kind in ("mav", "interpolate"):
+        t = trainer(SMALL[kind])
+        for step in range(4):
+            drawn = t.draw(step)
+            assert torch.equal(drawn.x, t.data.at(round(30 / float(drawn.inputs["fps"][0]))).sample(2, index=step).video)
+        assert kind == "mav" or torch.equal(drawn.inputs["given"], drawn.x)
+    drawn = trainer(SMALL["upsample"]).draw(0)
+    a, small = drawn.inputs["augmentation"].view(-1, 1, 1, 1, 1), F.avg_pool3d(drawn.x, (1, 2, 2))
+    noise = (drawn.inputs["low_res"] - (1 - a**2).sqrt() * small) / a  # deviation 1, nothing of the picture in it
+    assert float(noise.std()) == pytest.approx(1, abs=0.2) and abs(float(torch.corrcoef(torch.stack([noise.flatten(), small.flatten()]))[0, 1])) < 0.25

@@ -258,6 +258,7 @@ def test_evaluation_has_floor_controls_and_circumstances():
     result = json.loads(json.dumps(evaluate_model(Model(recipe, randomize(UNet(net)), {"steps": 0}, device="cpu"), num=8, steps=1)))
     assert {"n", "seed", "steps", "guidance_scale", "device", "seconds", "precision", "rows", "trained"} <= set(result)
     assert set(result["rows"]) == {"motion", "digits"} and result["n"] == 8 and result["steps"] == 1
+    assert set(result["hearing"]) == {"wrong digits", "opposite directions", "directions exchanged"}
     for kind, rows in result["rows"].items():
         assert list(rows)[:2] == [FLOOR, "vdm-text"] and sum(name.startswith("control") for name in rows) == 6 * (kind == "motion")
         assert ("pairs" in rows["vdm-text"]) == (kind == "motion") and rows["vdm-text"]["digits"] < 0.5 < rows[FLOOR]["digits"]

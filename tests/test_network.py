@@ -5,10 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from torch import nn
 
-from utils.layers import ScalarEmbedding, SpatialAttention, TemporalAttention, packing_mask
+from utils.layers import ScalarEmbedding, SpatialAttention, TemporalAttention, attend, packing_mask
 from utils.runtime import generator
 from utils.unet import UNet, UNetConfig, randomize
 
@@ -244,3 +245,10 @@ def test_shapes_that_do_not_fit_are_named(net):
         UNet(replace(SMALL, head_dim=12))
     with pytest.raises(ValueError, match="one entry for each"):
         replace(SMALL, blocks=(1,))
+
+
+def test_plain_products_equal_fused_attention_in_bfloat16():
+    q, k, v = (2 * torch.randn(3, 2, 4, 64, 16, generator=generator(0))).bfloat16()
+    expected = F.scaled_dot_product_attention(q.float(), k.float(), v.float())
+    assert (attend(q, k, v).float() - expected).abs().max() < 0.15
+    assert ((q.float() @ k.float().mT).softmax(-1) @ v.float() - expected).abs().max() > 0.5  # without 1/sqrt(d) it would show

@@ -78,10 +78,10 @@ def test_reference_answers_are_folded_and_nothing_else_is(path):
 @each
 def test_no_trace_of_a_machine(path):
     text = path.read_text()
-    for trace in ("/root", "/home/", "/tmp/", "/Users/", "/usr/lib", "site-packages", str(Path.home()), str(ROOT), "Traceback"):
+    home, host = str(Path.home()), os.uname().nodename
+    for trace in ("/root", "/home/", "/tmp/", "/Users/", "/usr/lib", "site-packages", *([home] if len(home) > 1 else []), str(ROOT), "Traceback"):
         assert trace not in text, trace
-    host = os.uname().nodename
-    assert len(host) < 6 or host not in text  # a shorter name may be part of any picture
+    assert len(host) < 6 or host not in text or host in path.with_suffix(".py").read_text()  # a shorter name may be part of any picture; and one like jupyter is a word of lessons
     assert not re.search(r"\b(localhost|127\.0\.0\.1)\b", text)
 
 

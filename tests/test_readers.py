@@ -62,6 +62,11 @@ def test_real_paths_miss_the_mirrored_ones_by_what_the_sheet_of_numbers_says():
     miss = lambda tracks: float(bouncing_path(tracks, 64).rmse.mean())
     assert miss(batch.position) == pytest.approx(0.57, abs=0.03)  # pixels of 64: the clamp at the walls
     assert miss(batch.position.floor()) == pytest.approx(0.75, abs=0.03)  # and truncation to whole pixels
+    g = generator(1)
+    start, angle = 36 * torch.rand(500, 2, generator=g), 2 * math.pi * torch.rand(500, generator=g)
+    mirrored = start[:, None] + 3.6 * torch.arange(16.0)[:, None] * torch.stack([angle.sin(), angle.cos()], dim=1)[:, None]
+    mirrored = 36 - (mirrored.remainder(72) - 36).abs()  # from wall to wall, without the clamp
+    assert miss(mirrored) < 0.05 and miss(mirrored.floor()) == pytest.approx(0.54, abs=0.03)  # truncation alone
     path = bouncing_path(batch.position.floor() + 0.5, 64)
     assert (octant(path.velocity) == octant(batch.velocity[:, :, 0])).float().mean() > 0.96
 

@@ -302,3 +302,25 @@ def test_clips_that_may_lie_under_the_same_noise(model):
             model.vary(clips(), wrong)
     with pytest.raises(ValueError, match="2 clips, but 3 captions"):
         model.vary(clips(), 0.0, ["3 and 4"] * 3)
+
+
+class OneBehind(torch.nn.Module):
+    """A network whose estimate of frame k is half of frame k - 1 of z: only the last frame can make that of the first one better."""
+
+    def forward(self, z, log_snr, cond=None):
+        alpha, sigma = (k.to(z).view(-1, 1, 1, 1, 1) for k in alpha_sigma(log_snr))
+        return (alpha * z - 0.5 * z.roll(1, 2)) / sigma
+
+
+def test_a_models_guidance_compares_the_given_frames_and_pulls_towards_them():
+    model, video, seen = Model(replace(SMALL, sampler="ddim"), OneBehind(), device="cpu"), clips(2), {0.0: [], 2.0: []}
+    for weight, estimates in seen.items():
+        model.inpaint(video, (torch.arange(16) < 4)[:, None, None], weight=weight, steps=16, watch=lambda state, estimates=estimates: estimates.append(state.x_hat))
+    pulled = (seen[2.0][0] - seen[0.0][0]).abs().amax((0, 1, 3, 4)) > 0
+    assert pulled.nonzero().flatten().tolist() == [15]
+    off = {weight: float((torch.stack(estimates)[:, :, :, 0] - (2 * video[:, :, 0] - 1)).square().mean()) for weight, estimates in seen.items()}
+    assert off[2.0] < 0.95 * off[0.0]
+
+
+def test_gamma_reaches_the_sampler(model):
+    assert not torch.equal(*(model.sample(num=1, steps=4, sampler="ancestral", gamma=gamma) for gamma in (0.0, 1.0)))

@@ -168,3 +168,8 @@ def test_a_noise_level_a_frame_is_that_level_for_each_frame_alone(prediction):
     for min_snr in (None, 5.0):
         alone = [loss_per_sample(output[:, :, k:k + 1], x[:, :, k:k + 1], eps[:, :, k:k + 1], log_snr[:, k], prediction, min_snr) for k in range(4)]
         assert torch.allclose(loss_per_sample(output, x, eps, log_snr, prediction, min_snr), sum(alone) / 4)
+
+
+def test_shift_moves_the_middle_and_leaves_the_ends():
+    for shift in (-2.0, 1.0):
+        assert CosineSchedule(shift=shift).log_snr(torch.tensor([0.0, 0.5, 1.0])).tolist() == pytest.approx([20, shift, -20], abs=1e-3)

@@ -4,13 +4,15 @@ import io
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import imageio.v3 as iio
 import pytest
 import torch
 
 from utils import show
-from utils.recipes import MNIST_GUIDED, VDM, Budget
+from utils.captions import parse
+from utils.recipes import MNIST_GUIDED, VDM, VDM_TEXT, Budget
 from utils.train import CheckpointError, Trainer
 from utils.unet import Stage, UNet
 
@@ -79,7 +81,7 @@ assert show.gif(torch.rand(1, 1, 2, 8, 8))[:3] == b"GIF"
 class Board:
     """Stands for the training board, which needs a notebook."""
 
-    bands, updates = [], []
+    bands, updates = [], []  # of each test anew: `board`
 
     def __init__(self, steps, band=None, title=""):
         Board.bands.append(band)
@@ -88,9 +90,15 @@ class Board:
         Board.updates.append((len(history), samples))
 
 
-def test_live_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch, capsys):
-    monkeypatch.setenv("LESSON_OUTPUTS", str(tmp_path))
+@pytest.fixture
+def board(monkeypatch):
+    monkeypatch.setattr(Board, "bands", [])
+    monkeypatch.setattr(Board, "updates", [])
     monkeypatch.setattr(show, "TrainingBoard", Board)
+
+
+def test_live_training_goes_on_from_its_checkpoint(tmp_path, monkeypatch, capsys, board):
+    monkeypatch.setenv("LESSON_OUTPUTS", str(tmp_path))
     recipe = replace(MNIST_GUIDED, net=replace(MNIST_GUIDED.net, channels=(8, 8, 8), head_dim=8, text_width=16))
 
     def lost(model):
@@ -139,9 +147,8 @@ def test_a_diagram_shows_every_stage_with_its_channels_and_attention():
     assert "S attention" in images.axes[0].get_xlabel() and "T attention" not in images.axes[0].get_xlabel()
 
 
-def test_checkpoints_of_live_training_that_are_no_good_are_told_with_what_to_do_in_a_notebook(tmp_path, monkeypatch):
+def test_checkpoints_of_live_training_that_are_no_good_are_told_with_what_to_do_in_a_notebook(tmp_path, monkeypatch, board):
     monkeypatch.setenv("LESSON_OUTPUTS", str(tmp_path))
-    monkeypatch.setattr(show, "TrainingBoard", Board)
     recipe, checkpoint = replace(MNIST_GUIDED, net=replace(MNIST_GUIDED.net, channels=(8, 8, 8), head_dim=8, text_width=16)), tmp_path / "run.pt"
 
     def live(steps, save_every=30.0):
@@ -180,3 +187,21 @@ def test_the_mean_of_a_loss_stands_at_the_middle_of_its_window():
         ax = show.loss_figure([float(step) for step in range(1, length + 1)]).axes[0]
         _, mean = ax.lines
         assert len(mean.get_xdata()) >= 0.9 * length and torch.allclose(torch.tensor(mean.get_xdata()), torch.tensor(mean.get_ydata()))
+
+
+def test_the_box_makes_the_clip_that_is_asked_for_and_explains_a_caption(monkeypatch):
+    asked, shown = [], []
+
+    def sample(captions, **options):
+        asked.append((captions[0], [parse(text) for text in captions], options))
+        return torch.rand(len(captions), 1, 16, 32, 32)
+
+    monkeypatch.setattr(show, "play", lambda clip, captions, **_: shown.append(captions))
+    box = show.caption_box(SimpleNamespace(recipe=VDM_TEXT, sample=sample), steps=4)
+    text, (scale, seed), button = box.children[0], box.children[1].children, box.children[2]
+    text.value, scale.value, seed.value = "3 and 7", 1.5, 2
+    button.click()
+    assert asked[-1][0] == "3 and 7" and asked[-1][2] == {"steps": 4, "guidance_scale": 1.5, "seed": 2} and shown == [["3 and 7"]]
+    text.value = "a dog"
+    button.click()  # told in the output, not raised
+    assert len(shown) == 1

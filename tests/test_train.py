@@ -15,7 +15,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from utils import runtime
+from utils import runtime, train
 from utils.captions import tokenize
 from utils.cost import measure
 from utils.data import MNIST, DataError
@@ -555,6 +555,60 @@ def test_a_run_goes_on_when_only_the_way_of_sampling_has_changed(tmp_path):
     Trainer(replace(VDM_TEXT, guidance_scale=7.0, sampler="ddim", sampling_steps=9), Budget(4, 2), device="cpu", amp="off").load(tmp_path / "checkpoint.pt")
     with pytest.raises(CheckpointError, match="belongs to another run"):
         Trainer(replace(VDM_TEXT, null_probability=0.5), Budget(4, 2), device="cpu", amp="off").load(tmp_path / "checkpoint.pt")
+
+
+def test_a_run_hands_out_the_average_of_its_weights(tmp_path):
+    run, average = trainer(), EMA(trainer().net, TINY.ema_decay)
+    for _ in run.run():
+        average.update(run.net)
+    train._export(run, tmp_path, False, None)
+    saved = torch.load(tmp_path / "mnist-ddpm.pt", weights_only=True)["weights"]
+    for name, mean in average.net.named_parameters():
+        assert torch.equal(run.ema.net.get_parameter(name), mean) and torch.equal(run.model().net.get_parameter(name), mean) and torch.equal(saved[name], mean.half())
+    assert any(not torch.equal(a, b) for a, b in zip(average.net.parameters(), run.net.parameters()))
+
+
+def test_a_skipped_step_does_not_move_the_average():
+    run = trainer(steps=100)
+    run.train_step(), run.train_step()
+    before, updates = copy.deepcopy(run.ema.net), run.ema.updates
+    run.loss = lambda step, rows: sum(p.sum() for p in run.net.parameters()) * math.nan
+    assert run.train_step().skipped and run.ema.updates == updates
+    assert all(map(torch.equal, before.parameters(), run.ema.net.parameters()))
+
+
+def test_the_learning_rate_rises_for_a_twentieth_falls_as_a_cosine_and_is_used():
+    run, highest = trainer(steps=100), TINY.learning_rate
+    assert [run.learning_rate(step) / highest for step in (0, 4, 5, 100)] == pytest.approx([0.2, 1, 1, 0])
+    assert run.learning_rate(5 + 95 // 2) == pytest.approx(highest / 2, rel=0.05)
+    assert trainer(steps=100_000).learning_rate(99) == pytest.approx(highest / 2)  # the rise takes at most 200 steps
+    for step in range(3):
+        run.train_step()
+        assert run.optimizer.param_groups[0]["lr"] == run.learning_rate(step)
+
+
+def test_published_weights_and_recorded_curves(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "ASSETS", tmp_path)
+    monkeypatch.setattr(train, "CHECKPOINTS", tmp_path / "checkpoints")
+    monkeypatch.setattr(train, "shipped_flops", lambda name: 0.0)
+    curves = tmp_path / "results" / "mnist-ddpm-loss.json"
+    curves.parent.mkdir()
+    curves.write_text(json.dumps({"t4": {"loss": []}}))
+    assert main(["mnist-ddpm", "--budget", "smoke", "--device", "cpu", "--amp", "off", "--publish", "--record", "--out", str(tmp_path / "run")]) == 0
+    assert (tmp_path / "checkpoints" / "mnist-ddpm.pt").read_bytes() == (tmp_path / "run" / "mnist-ddpm.pt").read_bytes()
+    kept = json.loads(curves.read_text())
+    assert set(kept) == {"t4", "smoke"} and kept["smoke"]["provenance"]["steps"] == 10 and kept["smoke"]["loss"]
+
+
+def test_options_of_the_command_reach_the_trainer(tmp_path, monkeypatch):
+    def spy(*arguments):
+        made.extend(arguments)
+        raise ValueError("seen")
+
+    made = []
+    monkeypatch.setattr(train, "Trainer", spy)
+    assert main(["vdm-text", "--steps", "7", "--batch-size", "4", "--parts", "2", "--recompute", "--fresh-text", "--compile", "--seed", "3", "--device", "cpu", "--initial", "vdm-text", "--out", str(tmp_path)]) == 1
+    assert made[1] == Budget(7, 4) and made[4] == 3 and made[8:] == [2, True, True, True]
 
 
 def test_weights_of_unknown_training_can_be_started_from(tmp_path):
