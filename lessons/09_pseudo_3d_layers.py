@@ -200,9 +200,9 @@ show.film_strip(torch.cat([clips[:1] for clips in naive.values()]), list(naive),
 # ## 3. The fix: a layer that does nothing yet
 # A **pseudo-3D convolution** is a 2D convolution $W$ within each frame, then a 1D convolution over time at each place, with kernel $K$ of three frames:
 #
-# $$y_t = W * x_t + b, \qquad u_t = K_{-1}\, y_{t-1} + K_0\, y_t + K_{+1}\, y_{t+1} + c$$
+# $$y_t = W * x_t + b, \qquad u_t = K_{-1}\, y_{t-1} + K_0\, y_t + K_{+1}\, y_{t+1} + b'$$
 #
-# Each $K$ is a matrix over channels. Now choose the start: $K_0 = I$, $K_{-1} = K_{+1} = 0$, $c = 0$. Then $u_t = y_t$, **exactly**. As a kernel over time that is $(0, 1, 0)$ from each channel to itself, and zero from each channel to the others: the *Dirac* weight.
+# Each $K$ is a matrix over channels. Now choose the start: $K_0 = I$, $K_{-1} = K_{+1} = 0$, $b' = 0$. Then $u_t = y_t$, **exactly**. As a kernel over time that is $(0, 1, 0)$ from each channel to itself, and zero from each channel to the others: the *Dirac* weight.
 #
 # | | pattern | shape |
 # |---|---|---|
@@ -686,7 +686,7 @@ print(f"after {TRAIN.steps} steps: neighbours help at log-SNR -2: {helped}; fram
 assert BUDGET == "smoke" or helped and agree
 
 # %% [markdown]
-# From the identity start, even the very first steps teach time: frames begin to agree, and digits stay near where they were. Neighbours help in strong and medium noise. Where half or less of the noise is left, a frame says nearly everything by itself, and such a short run even does harm there.
+# From the identity start, even the very first steps teach time: frames begin to agree, and digits stay near where they were. Neighbours help in strong and medium noise. At log-SNR 2, where little noise is left, a frame says nearly everything by itself, and such a short run even does harm.
 #
 # Two warnings. A small change from frame to frame is not yet good motion: a clip that stands still would score 0, and these change *less* than real ones. Seen from above, they show neither lines nor dashes, but blobs that change shape: digits still turn into others. And the image weights are frozen in both runs: if they were tuned as well, they could adapt to the random layers, and would forget.
 #
