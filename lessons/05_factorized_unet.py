@@ -224,7 +224,7 @@ def seconds(layer, x, runs=3):
 
 
 def counted(layer, x):
-    """GFLOP and MiB kept. FLOPs with attention in the open: some versions of PyTorch miss the fused kernel on a CPU."""
+    """GFLOP and MiB kept. FLOPs with attention as plain matrix products: some versions of PyTorch miss the fused kernel on a CPU."""
     with sdpa_kernel(SDPBackend.MATH):
         flops = count(layer, lambda: layer(x)).flops
     return flops / 1e9, count(layer, lambda: layer(x)).saved_bytes / 2**20
@@ -249,7 +249,7 @@ assert times[16] > 3 and list(times.values()) == sorted(times.values())         
 
 # %%
 figure, axes = plt.subplots(1, 3, figsize=(9, 2.8), layout="constrained")
-for k, (ax, title) in enumerate(zip(axes, ("GFLOP", "MiB kept for the backward", "milliseconds"))):
+for k, (ax, title) in enumerate(zip(axes, ("GFLOP", "MiB kept for the backward pass", "milliseconds"))):
     for (name, rows), colour, style in zip(price.items(), (show.ORANGE, show.BLUE), ("s--", "o-")):
         ax.plot(frames, [row[k] for row in rows], style, color=colour, label=name)
     ax.set(title=title, xlabel="frames", ylim=(0, None), xticks=frames)
@@ -259,7 +259,7 @@ axes[0].legend();
 # %% [markdown]
 # A third of the FLOPs at 16 frames, and the gap widens for longer clips: pairs of *all* places grow with $T^2$. **Memory is not saved:** two attention layers keep two sets of tokens, and the fused attention kernel (`F.scaled_dot_product_attention`) that the full block uses never stores its pairs. (Without such a kernel, a million pairs would be kept for every head.)
 #
-# What does factorizing give up? A place of frame 3 cannot look directly at *another* place of frame 8. It takes two hops: over space to that place in frame 3, then over time. A probe of the two layers, without normalisation:
+# What does factorizing give up? A place of frame 8 cannot look directly at *another* place of frame 3. It takes two hops: attention over space first brings what is there, within frame 3, to the first place; attention over time then carries it to frame 8. A probe of the two layers, without normalisation:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -485,7 +485,7 @@ with torch.no_grad():
     watched(z.to(DEVICE), level.to(DEVICE), model.encode(batch.captions[:4]))
 
 # %%
-WHERE = ["8×8, down", "4×4, down", "4×4, middle", "4×4, middle", "4×4, up", "8×8, up"]
+WHERE = ["8×8, down", "4×4, down", "4×4, middle 1", "4×4, middle 2", "4×4, up", "8×8, up"]
 figure, axes = plt.subplots(2, 3, figsize=(7, 4.2), layout="constrained", sharex=True, sharey=True)
 for where, ax, p in zip(WHERE, axes.flat, seen):
     p = p.float().mean(0).cpu()                                                  # (heads, 16, 16)
@@ -497,20 +497,20 @@ for ax in axes[1]:
     ax.set(xlabel="distance j − i")
 axes[0, 0].set(ylabel="weight")
 axes[1, 0].set(ylabel="weight")
-figure.suptitle("what a frame takes from frames at each distance, a line a head");
+figure.suptitle("what a frame takes from frames at each distance, one line per head");
 
 # %%
 apart = (torch.arange(16)[None] - torch.arange(16)[:, None]).abs()
 for where, p in zip(WHERE, seen):
     p = p.float().mean(0).cpu()
     far = [float((head * apart).sum(-1).mean()) for head in p]
-    print(f"{where:12s} a head looks on average " + ", ".join(f"{frames:.1f}" for frames in far) + " frames away")
-print(f"             all frames alike would be {float(apart.float().mean()):.1f}")
+    print(f"{where:13s} a head looks on average " + ", ".join(f"{frames:.1f}" for frames in far) + " frames away")
+print(f"              all frames alike would be {float(apart.float().mean()):.1f}")
 
 # %% [markdown]
 # Distances up to 8 are drawn; the dotted line is "all frames alike". A peak at 0 is the frame itself, one beside it a neighbour; a flat line gathers the whole clip. The lines are averages over places, so where and when a head looks may still differ.
 #
-# The 8×8 layers look nearest, and the middle of the network furthest, some of its heads as far as if all frames weighed the same. But resolution is not everything: on the way up, the layer at 4×4 looks near again.
+# The 8×8 layers look nearest, and the first of the two in the middle of the network furthest, some of its heads as far as if all frames weighed the same. But resolution is not everything: the second looks no further than the 4×4 layer on the way down.
 #
 # ## 6. The block
 # *Residual block → attention over space → attention over time*; noise level and caption are **added** inside the residual block. The 1×3×3 convolution is not a 3D convolution at all: folded, it is a 2D one, so every image layer works on clips. Are the two equal? And which is faster on your machine?
@@ -717,7 +717,7 @@ print("sixteen frames leave less than 0.8 of the error of one:", left[-3.0] < 0.
 print("and help less at the ends, -6 and 4:", min(left[-6.0], left[4.0]) > left[-3.0])
 
 # %% [markdown]
-# Neighbours help most in the middle. (Pieces of two or four frames can do *worse* than single frames: the network was trained on sixteen and on one, never on these.) Under very strong noise even sixteen frames show little, and when hardly any noise is left one frame is nearly enough. The schedule of this series spends more of its training where neighbours help ([lesson 06, section 4](06_video_diffusion_models.ipynb#4.-v-prediction-and-the-noise-schedule)).
+# Neighbours help most in the middle. (Pieces of two or four frames can do *worse* than single frames: the network was trained on sixteen and on one, never on these.) Under very strong noise even sixteen frames show little, and when hardly any noise is left one frame is nearly enough. The schedule of this series spends less of its training where one frame is nearly enough, and more in strong noise, around −3, where neighbours help and motion is decided ([lesson 06, section 4](06_video_diffusion_models.ipynb#4.-v-prediction-and-the-noise-schedule)).
 #
 # **Break it.** The same frames and the same noise, shuffled; and backwards. **Predict** both before you run:
 
@@ -832,7 +832,7 @@ show.film_strip(clips, names, every=2, title="same noise, your weights and the s
 show.play(clips, names, columns=3, scale=4, path=outputs() / "05_clips.gif")
 
 # %% [markdown]
-# Yours have had minutes, so look for moving blobs. The shipped weights started from those of `vdm-text` (lesson 06): their digits move well, but do not keep their shape as well. A digit may turn into another on its way. Is it too little training, or a bug? The probe of section 7 tells, on the trained network itself:
+# Yours have had minutes, so look for moving blobs. The shipped weights started from those of `vdm-text` (lesson 06): their digits move well, but keep their shape less well. A digit may turn into another on its way. Is it too little training, or a bug? The probe of section 7 tells, on the trained network itself:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -894,7 +894,7 @@ print("16 frames of 8x8:", saving(16, 8, 8), "  of 32x32:", saving(16, 32, 32))
 # return t * n / (n + t), float(n)
 # ```
 #
-# It pays from two frames on, as soon as there are more than two places; for a single frame it costs a little more (64/65 at 8×8). On large frames (N much larger than T) it saves a factor of about T, and never more than N.
+# It pays from two frames on, as soon as there are more than two places; for a single frame it compares a little more (the ratio is 64/65 at 8×8). On large frames (N much larger than T) it saves a factor of about T, and never more than N.
 # </details>
 #
 # ### Exercise 2 · Reaching far (difficulty ●●○, importance ●●○, 10 minutes)
@@ -991,7 +991,7 @@ print("the logit depends on j - i alone:", bool(max(spread) < 1e-9))
 #
 # ## What was shown, and what was not
 # Shown: who sees whom, in which order, at what price, and what neighbours are worth to a trained network.
-# Not shown: that this block is the *best* one at this price (the [table of shapes](../assets/results/README.md#shapes) compares eight networks at equal FLOPs, by their losses); captions (lesson 06); images beside clips (lesson 07); a temporal convolution (lesson 09).
+# Not shown: that this block is the *best* one at this price (the [table of shapes](../assets/results/README.md#shapes) compares seven networks, one of them with two schedules, at equal FLOPs, by their losses); captions (lesson 06); images beside clips (lesson 07); a temporal convolution (lesson 09).
 #
 # ## Readings
 # - Ho, Salimans, Gritsenko, Chan, Norouzi, Fleet, *Video Diffusion Models*, 2022 (arXiv 2204.03458): section 3, the network on one page.

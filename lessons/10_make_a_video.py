@@ -77,7 +77,7 @@ from utils.data import FINE_FPS, MovingMNIST
 from utils.diffusion import loss_per_sample, q_sample, to_x
 from utils.exercises import check
 from utils.hearing import outputs as outputs_of
-from utils.metrics import motion, obeyed, read
+from utils.metrics import obeyed, read
 from utils.neighbours import Neighbours
 from utils.pretrained import total_flops
 from utils.recipes import recipe
@@ -119,7 +119,7 @@ drawn = image.sample([text for text in asked for _ in range(2)], steps=STEPS, se
 show.image_grid(drawn, 10, [text for text in asked for _ in range(2)], title=f"text to image ({image.trained_steps:,} steps of training, shipped weights)")
 
 # %% [markdown]
-# <details><summary>Answer</summary>A 4 and a 9 somewhere in the frame: a picture does not move. And not every picture shows the two digits asked for; the end of this section counts.</details>
+# <details><summary>Answer</summary>Two digits that stand somewhere: a picture does not move. Here both are 4s, although a 4 and a 9 were asked for; the end of this section counts how often that happens.</details>
 #
 # **The naive way to video:** ask it sixteen times, once per frame. **Predict:** what will the strip show?
 
@@ -143,14 +143,13 @@ show.film_strip(torch.cat([naive, (unlabelled.video[:1] + 1) / 2]), ["3 and 7, f
 #
 # One thing was added, because a network can clean a clear digit without knowing its name: two linear layers that read the network's features. One, on the way down, must name the clear digit; attention can then carry the name across. One, on the way up, must name the hidden digit. Their cross-entropy is added to the loss; after training they are dropped (`utils/neighbours.py`).
 #
-# **Look** for frames in which the second belief is another digit than the first. (The hidden digit is the one that the caption names first. In the fourth row only its square is belief; the rest is the real frame, pasted in.)
+# **Look** at the hidden digit, the one that the caption names first: what becomes of it once the other is clear? (Six frames of 96, those in which the belief about it changes most. In the fourth row only its square is belief; the rest is the real frame, pasted in.)
 
 # %%
-frames = replace(image.recipe, captions="digits").dataset("test", seed=15).sample(24)      # captions without directions
-squares = Neighbours.of(frames, hidden=torch.zeros(24, dtype=torch.long), clearer=torch.full((24,), 6.0))
-shown = ((frames.labels[:, 0] != frames.labels[:, 1]) & (squares.alone.flatten(2).sum(2).amin(1) > 150)).nonzero()[:6, 0]  # digits that differ and hardly overlap
-real, level, its_square = frames.video[shown], torch.full((6,), -2.0), squares.alone[shown, :1] > 0
-cond, noise = image.encode([frames.captions[k] for k in shown]), torch.randn(6, 1, 1, 32, 32, generator=generator(16))
+frames = replace(image.recipe, captions="digits").dataset("test", seed=15).sample(96)      # captions without directions
+squares = Neighbours.of(frames, hidden=torch.zeros(96, dtype=torch.long), clearer=torch.full((96,), 6.0))
+real, level, its_square = frames.video, torch.full((96,), -2.0), squares.alone[:, :1] > 0
+cond, noise = image.encode(frames.captions), torch.randn(real.shape, generator=generator(16))
 
 
 def belief(z):
@@ -159,15 +158,19 @@ def belief(z):
         return to_x(outputs_of(image, z, level, cond), z, level, "v").clamp(-1, 1)
 
 
-both_hidden, one_clear = q_sample(real, level, noise), q_sample(real, squares.log_snr(torch.full((24,), -2.0))[shown], noise)
-rows = {"both hidden": both_hidden, "belief of both": belief(both_hidden), "one clear": one_clear, "belief of the hidden": torch.where(its_square, belief(one_clear), real), "real": real}
-strips = torch.stack([row[:, :, 0].clamp(-1, 1) for row in rows.values()]).transpose(1, 2)                      # one row each, six frames side by side
+both_hidden, one_clear = q_sample(real, level, noise), q_sample(real, squares.log_snr(level), noise)
+of_both, of_hidden = belief(both_hidden), belief(one_clear)
+apart = (frames.labels[:, 0] != frames.labels[:, 1]) & (squares.alone.flatten(2).sum(2).amin(1) > 150)         # digits that differ and hardly overlap
+changed = ((of_hidden - of_both).square() * its_square).flatten(1).sum(1) * apart
+shown = changed.topk(6).indices
+rows = {"both hidden": both_hidden, "belief of both": of_both, "one clear": one_clear, "belief of the hidden": torch.where(its_square, of_hidden, real), "real": real}
+strips = torch.stack([row[shown, :, 0].clamp(-1, 1) for row in rows.values()]).transpose(1, 2)                  # one row each, six frames side by side
 show.film_strip((strips + 1) / 2, list(rows), under=[frames.captions[k] for k in shown], xlabel="the caption; the first digit is the hidden one")
 
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# In the fourth column the model first takes both for something like a 5; beside a clear 5 the hidden one is a blur that is none. In the sixth, what looked like one digit on top of another becomes a 4 and the beginnings of a 3. Elsewhere the noise alone gave the digit away.
+# In the second frame the model at first takes the 8 below for the 0, and sees something like a 3 above it; beside a clear 8 the shape above becomes round. In the fourth, a 1 comes up where hardly anything was; in the first and third, at least a something, and in the third it has a 7's slant. More than a blur is not to be had at this noise.
 # </details>
 #
 # Six frames only illustrate, so we count. Say a 3 is hidden beside a 7. Instead of "3 and 7", *tell* the model "3 and 3": that gives the answer away. By how much does the loss on the hidden digit fall? Not at all for a model that has seen the 7 and knows what follows from it.
@@ -209,9 +212,9 @@ print("every weight of the image model is unchanged in mav:", all(torch.equal(ou
 print("every other one belongs to a layer over time or to the frame rate:", set(ours) - set(theirs) == new)
 
 # %% [markdown]
-# **And the captions?** The clips have none. **The naive way:** leave the condition $c$ null in every step, and trust that words still work through the frozen weights. Our first `mav` was trained like that. **Predict:** what happens to the new layers when a caption comes, in sampling?
+# **And the captions?** The clips have none. **The naive way:** leave the condition $c$ null in every step, and trust that words still work through the frozen weights. An earlier `mav` of ours was trained like that. **Predict:** what happens to the new layers when a caption comes, in sampling?
 #
-# <details><summary>Answer</summary>They get features that they have never met. Trained beside the null condition alone, they spoil what a caption does: it lowers the loss on real clips less. A table below shows how that begins; in our first `mav`, after a long training, a caption did not lower the loss at all.</details>
+# <details><summary>Answer</summary>They get features that they have never met. Trained beside the null condition alone, they spoil what a caption does: it lowers the loss on real clips less. A table below shows how that begins; in that earlier `mav`, after a long training, a caption did not lower the loss at all.</details>
 #
 # **The fix:** let a network describe them. It needs no clips to learn that: captioned *pictures* teach which digits a picture shows. Our *captioner* is a small convolutional network, trained on the images and captions of section 1 (`utils/captioner.py`). It looks at every fourth frame of a clip by itself and names the pair of digits that is likeliest in all of them together. In half of its captions it names directions, too, as half of those that it learnt from do, but these are guesses: no single frame tells. (The paper's decoder is always given the CLIP embedding of a picture, in text-to-video one that was made from the text. CLIP knows pictures and words, but no clips; the same is true of the captioner.)
 
@@ -294,7 +297,7 @@ assert helps[1] > 1.3 * helps[0] and abs(helps[2] / helps[1] - 1) < 0.2 and tabl
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# At −2, where shapes are decided: there a caption helps half as much again if captions were there in training. With nearly pure noise, and with hardly any, it hardly matters. And more clips show both digits (few clips: take that as a direction, not as a size). What the captioner says does as well as the true captions, which `mav` never gets.
+# At −2, where shapes are decided: there a caption helps one and a half times as much if captions were there in training. With nearly pure noise, and with hardly any, it hardly matters. And more clips show both digits (few clips: take that as a direction, not as a size). What the captioner says does as well as the true captions, which `mav` never gets.
 # </details>
 #
 # **Train it, live.** It starts from the shipped image model, so the loss starts low, at that of sixteen single images. In a short run the curve hardly falls: how noisy a batch happens to be matters more than what is learnt. The next cells look closer.
@@ -397,15 +400,15 @@ show.play(torch.cat([clips[:4], torch.zeros_like(clips[:1]), guided]), ["above: 
 
 # %%
 M = {"smoke": 2, "cpu": 8}.get(BUDGET, 64)
-tracked = {}
+print(f"pixels a frame, mean of {M} clips with its standard error")
 for fps in rates[::2]:
     real = (MovingMNIST("test", seed=6, speed=0.1 * 6 / fps, captions=None).sample(64).video + 1) / 2
     made = [mav.sample(["3 and 7", "5 and 1"] * (M // 2), steps=STEPS, seed=6, fps=fps, guidance_scale=scale) for scale in (G, 1.0)]
-    tracked[fps] = [motion(read(clips))["speed"] for clips in (real, *made)]
-    print("{:4.0f} fps, pixels a frame: real {:.2f}, mav {:.2f}, without guidance {:.2f}".format(fps, *tracked[fps]), f"({M} clips each)")
+    speeds = [read(clips).path.velocity.norm(dim=-1).mean(dim=1) for clips in (real, *made)]                 # (clips,): the mean of both digits
+    print(f"{fps:4.0f} fps: real {speeds[0].mean():.2f}" + "".join(f", {name} {s.mean():.2f} ± {s.std() / M ** 0.5:.2f}" for name, s in zip(("mav", "without guidance"), speeds[1:])))
 
 # %% [markdown]
-# The model obeys. With guidance, at 6 frames a second, digits are about a tenth too slow (section 6 has more clips); otherwise so few clips cannot tell the speeds from the real ones. That is new. In our first `mav`, trained with the null condition alone, guidance (then 4) about doubled the speed at 30 frames a second: its layers over time had never met a caption, so what a caption changed came out as motion, too. (That is our reading; only the speeds were measured.) This series samples `mav` at 6 frames a second: there sixteen frames show most.
+# The model obeys: with guidance and without, so few clips cannot tell its speeds from the real ones. (With more clips, at 6 frames a second, digits are a tenth too slow: section 6.) In an earlier `mav`, trained with the null condition alone, guidance (then 4) about doubled the speed at 30 frames a second: its layers over time had never met a caption, so what a caption changed came out as motion, too. (That is our reading; only the speeds were measured.) This series samples `mav` at 6 frames a second: there sixteen frames show most.
 
 # %% [markdown]
 # ## 6. What it cannot learn
@@ -558,7 +561,7 @@ print(f"the image model it starts from: both digits {images['mav-image']['digits
 assert images["mav-image"]["digits"] - digits_mav > 0.1                          # the text below says so
 
 # %% [markdown]
-# None of this is a verdict on the method yet. The image model whose frozen weights `mav` uses shows both digits in seven of ten frames. `mav` has sixteen frames to show them in, and does so in only half of its clips. So what is lost now is lost over time: digits turn into others on their way, and their paths bend. (The two were trained in turns: when better image weights came, the layers over time were trained further on top of those. The last turn, the first with captions, took an hour on two CPU cores.) `python -m utils.train --all` trains all of them anew on a GPU.
+# None of this is a verdict on the method yet. The image model whose frozen weights `mav` uses shows both digits in seven of ten frames. `mav` has sixteen frames to show them in, and does so in only half of its clips. So what is lost now is lost over time: digits turn into others on their way, and their paths bend. (The two were trained in turns: when better image weights came, the layers over time were trained further on top of those. The last two turns, the only ones with captions, took an hour on two CPU cores and an hour and a half on one. The last one straightened paths, from 3.1 to 2.8 pixels, and did nothing for digits.) `python -m utils.train --all` trains all of them anew on a GPU.
 #
 # ## 9. Play
 # A caption and a frame rate. Try `moving left` and see it ignored; try 30 fps and see slow motion; turn up guidance, and digits become clearer.
@@ -587,7 +590,7 @@ show.play(mine, [f"{caption}, {fps} fps"] * 4, columns=4, scale=4)
 # |---|---|---|
 # | a prior from text to image embedding, and a decoder | one text encoder, trained with the image model | the same words in training and sampling |
 # | images first, then layers over time on unlabelled video | the same | |
-# | the decoder takes the CLIP embedding of a picture, made from the text in sampling | words instead, in training those of a captioner of single frames | a grammar of seventeen tokens needs no CLIP; with no condition at all in training, layers over time spoil what a caption does (section 3) |
+# | the decoder takes the CLIP embedding of a picture, made from the text in sampling | words instead, in training those of a captioner of single frames | a grammar of sixteen words needs no CLIP; with no condition at all in training, layers over time spoil what a caption does (section 3) |
 # | images are learnt from noisy captioned pictures | the same, and practice beside a clearer digit, with two linear layers that are dropped | else one digit is often drawn twice (section 2) |
 # | whether spatial layers are tuned on video is stated inconsistently | frozen | then words cannot be forgotten; section 7 has a row with all trained |
 # | pseudo-3D convolution and attention, identity at the start | the same; relative positions over time as in lesson 05 | positions are not specified |

@@ -19,7 +19,7 @@
 # ![One real clip at 30 frames a second, and three ways to fill in what lies between every fifth of its frames: repeated, cross-faded, made by the network](../assets/figures/11_interpolation.gif)
 #
 # **Claim: tell a video model which frames are given, and it fills in the frames between: 16 keyframes at 6 a second become 76 frames at 30 a second. Telling it takes two more input channels, whose weights start at zero.**
-# The result is closer to the missing frames than repeated keyframes are, and than the guidance of lesson 08, which takes about twice the time. A plain cross-fade still has a smaller squared error, but it has ghosts.
+# The result is closer to the missing frames than repeated keyframes are, and than the guidance of lesson 08, which takes more than twice the time. A plain cross-fade still has a smaller squared error, but it has ghosts.
 #
 # (Above, from the left: a real clip, of which every fifth frame is given; then its keyframes repeated, cross-faded, and filled in by the shipped `mav-interpolate`. A grey border marks a given frame.)
 #
@@ -203,7 +203,7 @@ numbers_of({"mav, guided": ways["mav, guided"]})
 
 
 # %% [markdown]
-# The given frames are there, of course, but the further from them, the worse: digits lose their shape on the way. Measured on the 32 clips of section 8, guidance misses a little less than repeating does; these few decide nothing.
+# The given frames are there, of course, but the further from them, the worse: digits lose their shape on the way. Measured on the 32 clips of section 8, guidance misses less than repeating does; these few decide nothing.
 #
 # Guidance pulls at a network that has never been told anything. That has three costs: a backward pass in each step; a weight to choose; and a pull that is only an approximation ([lesson 08, section 2](08_reconstruction_guidance.ipynb#2.-Two-numbers,-where-the-truth-is-known)). If filling in is what we want, why not *tell* the network what is given, and train it that way?
 #
@@ -336,7 +336,7 @@ start.zero_grad()
 # ## 4. What must not leak, and what must arrive
 # From here on we use the *trained* network, `mav-interpolate` as shipped, on a window of 16 frames with keyframes 0, 5, 10 and 15 given. Three questions, each with its own probe.
 #
-# **1. Do frames that are not given leak?** In training the network is handed the whole clip and a mask. If anything of the missing frames came through, it would learn to copy them, reach a loss that sampling can never match, and fail where there is no truth to copy. Change them: the output must stay the same, to the last bit. The twin forgets to multiply by the mask.
+# **1. Do frames that are not given leak?** In training the network is handed the whole clip and a mask. If anything of the missing frames came through, it would learn to copy them, reach a loss that sampling can never match, and fail where there is no truth to copy. Change them: the output must stay the same, to the last bit. The twin forgets to multiply by the mask. (The twin is the wide network of section 3 with its random weights: it takes channels that we make ourselves.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -694,9 +694,9 @@ assert rows["cross-fade"]["missed"] < ours_row["missed"] and gap(ours_row, "edge
 
 # %% [markdown]
 # **Who wins?**
-# - Against guidance, which pulls at a network that was never told: being told wins clearly in *missed*, path and identity: digits stay closer to their path and look like themselves more often. (In *digits*, where a digit counts if it shows anywhere, guidance is as good.) Part of that is training: `mav-interpolate` had more of it, moving to 30 frames a second, and in all but the strongest noise its loss is below `mav`'s even when it is told nothing (the table in section 4).
+# - Against guidance, which pulls at a network that was never told: being told wins in *missed*, path and identity: digits stay closer to their path and look like themselves more often. (In *digits*, where a digit counts if it shows anywhere, guidance is a little ahead.) Part of that is training: that of `mav-interpolate` moved to 30 frames a second, and in medium noise its loss is below `mav`'s even when it is told nothing (the table in section 4).
 # - Against repeated frames: being told misses less and has no stairs; like the cross-fade and all other ways, it is even *smoother* than real clips. Repeated digits are real digits, so they are read better.
-# - Against the cross-fade: it loses on squared error, path, identity and digits, and wins on edges; the distance does not tell them apart. Between two keyframes a digit moves 1.8 pixels, and a fade over so short a distance is hard to beat for a network with this much training.
+# - Against the cross-fade: it loses on squared error, path, identity and digits, and wins on edges and, barely, on judder; the distance does not tell them apart. Between two keyframes a digit moves 1.8 pixels, and a fade over so short a distance is hard to beat for a network with this much training.
 #
 # **How to read it.** *Nearer* is judged number by number, whatever the margin, and each number has a blind spot. *Missed* forgives ghosts. *Judder* does not see them at all. The judge reads *through* them: a stroke doubled 1.8 pixels apart still looks like its digit. Edges and your own eyes see them. And none of these windows contains a seam.
 #
@@ -724,7 +724,7 @@ show.film_strip(torch.cat([clips[:1] for clips in set_off.values()]), [f"{rate} 
 # %% [markdown]
 # <details><summary>Answer</summary>
 #
-# For real clips five, or a little less: a digit travels equally far in a second at any rate, and 6 frames a second are a fifth as many frames; but longer paths hit more walls. The network follows the number, but not far enough: its ratio is smaller, as it is too fast at 30. (A hint only: the clips are few and their digits melt.) And look at the strip: with one frame given, digits lose their shape long before the end.
+# For real clips five, or a little less: a digit travels equally far in a second at any rate, and 6 frames a second are a fifth as many frames; but longer paths hit more walls. The network is clearly faster at 6 than at 30, so it hears the number, but not well: between 30 and 15 no difference shows, and its ratio is smaller. (A hint only: the clips are few and their digits melt.) And look at the strip: with one frame given, digits lose their shape long before the end.
 # </details>
 #
 # **Break it: the wrong rate.** Give keyframes of clips at 30 frames a second, but tell the network another rate. **Predict:** four frames are given, and they show how fast things move. How much does the number still count?

@@ -642,7 +642,7 @@ show.xt_slice(torch.cat([(as_asked.video[:2] + 1) / 2, clips[:2]]), [f"{what}: {
               title="seen from above")
 
 # %% [markdown]
-# **Which digits does it show?** The judge of lesson 04 reads 16 frames of 32 pixels, so it gets every fifth frame, averaged down; real clips of 76 frames are treated the same. *As asked* means that both digits are read somewhere in the clip, not that both are there in every frame: the strip above shows how little that can mean. So the question here is whether *the last two stages kept what the first one made*; lesson 10 measures how good the first is, with many more clips.
+# **Which digits does it show?** The judge of lesson 04 reads 16 frames of 32 pixels, so it gets every fifth frame, averaged down; real clips of 76 frames are treated the same. *As asked* means that both digits are read somewhere in the clip, not that both are there in every frame: the strip above shows how little that can mean. Every fifth frame is a keyframe, so the question here is whether *super-resolution kept what the first stage made*; the frames between are not read. Lesson 10 measures how good the first is, with many more clips.
 
 # %%
 every_fifth = {"real clips (floor)": (as_asked.video[:, :, ::5] + 1) / 2, "pipeline": clips[:, :, ::5], "its keyframes": keyframes}
@@ -654,6 +654,8 @@ kept = (readings["pipeline"].digits.sort(1).values == readings["its keyframes"].
 print(f"clips in which the same two digits are read as in their keyframes: {kept:.0%} of {N}")
 
 # %% [markdown]
+# (So few clips decide little.)
+#
 # **Augmentation, on generated frames.** There is no truth here; look.
 
 # %%
@@ -694,7 +696,7 @@ show.film_strip(mine, [my_caption], every=5)
 # | two stages: in space *and time* to 256×256, then frame by frame to 768×768 | one, frame by frame, 32 to 64 | 64 is the native size of Moving MNIST; the second stage's idea is the one to teach |
 # | the last stage gets the same noise for every frame, as it has no layers over time | the same, also for step noise and augmentation | section 6 |
 # | super-resolution first trained on images | on single frames of Moving MNIST | a frame is an image |
-# | a prior from text to CLIP image embeddings; the decoder is conditioned on these | a small text encoder, trained along with the image model | the grammar has seventeen tokens |
+# | a prior from text to CLIP image embeddings; the decoder is conditioned on these | a small text encoder, trained along with the image model | the grammar has sixteen words |
 # | 16 frames, 64×64, interpolated to 76 | 16 frames, 32×32, interpolated to 76 | a free GPU |
 # | how the small clip comes in is left to earlier work | enlarged, as channels, with augmentation (Ho et al. 2021) | common practice |
 # | billions of parameters, 2.3 billion images | a few million parameters, pictures and clips made on the fly | minutes to hours |
