@@ -34,7 +34,7 @@ def video_rows(rows: dict[str, dict]) -> list[str]:
              "|---|---|" + "---|" * len(columns) + "---|---|---|"]
     for name, row in rows.items():
         shares = [f"{row[key]:.1%} ({row['tracker_' + key]:.1%})" if key in row and "tracker_" + key in row else "" for key in columns]
-        lines.append(f"| {name} | {row['kernel_distance']:.3f} ({row['kernel_distance_low']:.3f} to {row['kernel_distance_high']:.3f}) | " + " | ".join(shares)
+        lines.append(f"| {name} | {row['kernel_distance']:z.3f} ({row['kernel_distance_low']:z.3f} to {row['kernel_distance_high']:z.3f}) | " + " | ".join(shares)
                      + f" | {row['rmse']:.2f} ({row['tracker_rmse']:.2f}) | {row['speed']:.2f} ({row['tracker_speed']:.2f}) | {row['identity']:.1%} ({row['tracker_identity']:.1%}) |")
     return lines
 
@@ -102,7 +102,7 @@ def _in_short(result: dict) -> str:
     control = "control: half speed" if "control: half speed" in rows else "control: noise"
     said = [f"{words} {ours[key]:.1%} (real {real[key]:.1%})" for key, words in (("digits", "digits as asked"), ("pairs", "digits that move as asked")) if key in ours]
     said += [f"off the best path {ours['rmse']:.2f} px (real {real['rmse']:.2f})"] if "rmse" in ours else []
-    return "; ".join([*said, f"kernel distance {ours['kernel_distance']:.3f} (real {real['kernel_distance']:.3f}, {control.removeprefix('control: ')} {rows[control]['kernel_distance']:.3f})"])
+    return "; ".join([*said, f"kernel distance {ours['kernel_distance']:z.3f} (real {real['kernel_distance']:z.3f}, {control.removeprefix('control: ')} {rows[control]['kernel_distance']:z.3f})"])
 
 
 def summary_table() -> str:
@@ -133,7 +133,7 @@ def results_table() -> str:
             for kind, rows in result["rows"].items():
                 lines += [{"motion": "Captions with directions, which a still frame cannot obey:", "digits": "Captions of digits alone:"}[kind], "",
                           "| frames, as still clips | kernel distance (95% interval) | both digits as asked | one of them two times |", "|---|---|---|---|"]
-                lines += [f"| {name} | {row['kernel_distance']:.3f} ({row['kernel_distance_low']:.3f} to {row['kernel_distance_high']:.3f}) | {percent(row, 'digits')} | {percent(row, 'twice')} |"
+                lines += [f"| {name} | {row['kernel_distance']:z.3f} ({row['kernel_distance_low']:z.3f} to {row['kernel_distance_high']:z.3f}) | {percent(row, 'digits')} | {percent(row, 'twice')} |"
                           for name, row in rows.items()] + [""]
         elif RECIPES[result["model"]].kind == "video":
             for kind, rows in result["rows"].items():
@@ -143,7 +143,7 @@ def results_table() -> str:
         else:
             asked = "digits" in result["rows"][result["model"]]
             lines += ["| images | kernel distance | read with over 90% confidence |" + " read as asked |" * asked, "|---|---|---|" + "---|" * asked]
-            lines += [f"| {name} | {row['kernel_distance']:.3f} | {row['confident']:.1%} |" + (f" {percent(row, 'digits')} |" if asked else "")
+            lines += [f"| {name} | {row['kernel_distance']:z.3f} | {row['confident']:.1%} |" + (f" {percent(row, 'digits')} |" if asked else "")
                       for name, row in result["rows"].items()]
         lines.append("")
     return "\n".join(lines).strip()
@@ -158,9 +158,9 @@ def steps_table() -> str:
         rows = result["rows"]
         floor, noise = (rows[control]["kernel_distance"] for control in ("real held-out (floor)", "control: noise"))
         for sampler in SAMPLERS:
-            cells = [f"{rows[f'{sampler} {count}']['kernel_distance']:.3f}" if f"{sampler} {count}" in rows else "" for count in counts]
+            cells = [f"{rows[f'{sampler} {count}']['kernel_distance']:z.3f}" if f"{sampler} {count}" in rows else "" for count in counts]
             gap = rows.get(f"{sampler} 32", {}).get("to_1000_steps")
-            lines.append(f"| `{name}`, n = {result['n']} (real {floor:.3f}, noise {noise:.3f}) | {sampler} | " + " | ".join(cells) + (f" | {gap['gap']:+.3f} ({gap['gap_low']:+.3f} to {gap['gap_high']:+.3f}) |" if gap else " | |"))
+            lines.append(f"| `{name}`, n = {result['n']} (real {floor:z.3f}, noise {noise:.3f}) | {sampler} | " + " | ".join(cells) + (f" | {gap['gap']:+.3f} ({gap['gap_low']:+.3f} to {gap['gap_high']:+.3f}) |" if gap else " | |"))
     return "\n".join(lines)
 
 
@@ -168,7 +168,7 @@ def guidance_table() -> str:
     """Obedience, variety and distance of mnist-guided against the guidance scale, as Markdown."""
     result = json.loads((RESULTS / "mnist-guided-guidance.json").read_text())
     return "\n".join([f"| `mnist-guided`, n = {result['n']} | read as asked | variety (real digits = 1) | kernel distance |", "|---|---|---|---|"]
-                     + [f"| {name} | {percent(row, 'digits')} | {row['variety']:.2f} | {row['kernel_distance']:.3f} |" for name, row in result["rows"].items()])
+                     + [f"| {name} | {percent(row, 'digits')} | {row['variety']:.2f} | {row['kernel_distance']:z.3f} |" for name, row in result["rows"].items()])
 
 
 def clip_guidance_table() -> str:
@@ -217,7 +217,7 @@ def joint_table() -> str:
     rows = json.loads((RESULTS / "video-joint.json").read_text())
     last = rows[-1]
     lines = [f"| {last['clips']:,} clips a run, {last['device']}, n = {last['n']} | FLOPs | mean loss on held-out clips | kernel distance |", "|---|---|---|---|"]
-    lines += [f"| {row['variant']} | {row['flops']:.2g} | {sum(row['validation_loss'].values()) / len(row['validation_loss']):.4f} | {row['kernel_distance']:.3f} |" for row in rows]
+    lines += [f"| {row['variant']} | {row['flops']:.2g} | {sum(row['validation_loss'].values()) / len(row['validation_loss']):.4f} | {row['kernel_distance']:z.3f} |" for row in rows]
     return "\n".join(lines)
 
 
@@ -228,7 +228,7 @@ def extension_table() -> str:
              "| off one path across the seam | given frames missed by |", "|---|---|---|---|---|---|---|"]
     for name, row in result["rows"].items():
         missed = f"{row['missed']:.3f}" if "missed" in row else ""
-        lines.append(f"| {name} | {row['kernel_distance']:.3f} | {row['rmse']:.2f} | {row['identity']:.1%} | {row['digits']:.1%} | {row['across']:.2f} | {missed} |")
+        lines.append(f"| {name} | {row['kernel_distance']:z.3f} | {row['rmse']:.2f} | {row['identity']:.1%} | {row['digits']:.1%} | {row['across']:.2f} | {missed} |")
     return "\n".join(lines)
 
 
@@ -298,7 +298,7 @@ def interpolation_table() -> str:
     result = json.loads((RESULTS / "mav-interpolate-frames.json").read_text())
     lines = [*_made_by(result), "| 16 keyframes to 76 frames | missing frames off by | judder | edges, real = 1 | all keyframes there | kernel distance | off the best path, pixels | pixels a frame "
              "| frames that look like the digit | both digits there |", "|---|---|---|---|---|---|---|---|---|---|"]
-    lines += [f"| {name} | {row['missed']:.3f} | {row['judder']:.2f} | {row['edges']:.2f} | {'yes' if row['keyframes'] else 'no'} | {row['kernel_distance']:.3f} | {row['rmse']:.2f} | {row['speed']:.2f} "
+    lines += [f"| {name} | {row['missed']:.3f} | {row['judder']:.2f} | {row['edges']:.2f} | {'yes' if row['keyframes'] else 'no'} | {row['kernel_distance']:z.3f} | {row['rmse']:.2f} | {row['speed']:.2f} "
               f"| {row['identity']:.1%} | {row['digits']:.1%} |" for name, row in result["rows"].items()]
     return "\n".join(lines)
 
@@ -308,7 +308,7 @@ def super_resolution_table() -> str:
     result = json.loads((RESULTS / "mav-upsample-frames.json").read_text())
     lines = [*_made_by(result), "| 32 to 64 pixels | off by | averaged down again, off by | sharpness, real = 1 | change from frame to frame, real = 1 | flicker of a still clip | digits read at full size | their kernel distance |",
              "|---|---|---|---|---|---|---|---|"]
-    lines += [f"| {name} | {row['missed']:.3f} | {row['again']:.3f} | {row['sharpness']:.2f} | {row['change']:.2f} | {row['flicker']:.4f} | {percent(row, 'digits')} | {row['kernel_distance']:.3f} |"
+    lines += [f"| {name} | {row['missed']:.3f} | {row['again']:.3f} | {row['sharpness']:.2f} | {row['change']:.2f} | {row['flicker']:.4f} | {percent(row, 'digits')} | {row['kernel_distance']:z.3f} |"
               for name, row in result["rows"].items()]
     return "\n".join(lines)
 
