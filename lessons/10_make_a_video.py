@@ -561,7 +561,7 @@ print(f"the image model it starts from: both digits {images['mav-image']['digits
 assert images["mav-image"]["digits"] - digits_mav > 0.1                          # the text below says so
 
 # %% [markdown]
-# None of this is a verdict on the method yet. The image model whose frozen weights `mav` uses shows both digits in seven of ten frames. `mav` has sixteen frames to show them in, and does so in only half of its clips. So what is lost now is lost over time: digits turn into others on their way, and their paths bend. (The two were trained in turns: when better image weights came, the layers over time were trained further on top of those. The last two turns, the only ones with captions, took an hour on two CPU cores and an hour and a half on one. The last one straightened paths, from 3.1 to 2.8 pixels, and did nothing for digits.) `python -m utils.train --all` trains all of them anew on a GPU.
+# None of this is a verdict on the method yet. The image model whose frozen weights `mav` uses shows both digits in seven of ten frames. `mav` has sixteen frames to show them in, and does so in only half of its clips. So what is lost now is lost over time: digits turn into others on their way, and their paths bend. (The two were trained in turns: when better image weights came, the layers over time were trained further on top of those. The last two turns, the only ones with captions, took an hour on two CPU cores and an hour and a half on one. The last one straightened paths and did nothing for digits.) `python -m utils.train --all` trains all of them anew on a GPU.
 #
 # ## 9. Play
 # A caption and a frame rate. Try `moving left` and see it ignored; try 30 fps and see slow motion; turn up guidance, and digits become clearer.

@@ -19,7 +19,7 @@
 # ![One real clip at 30 frames a second, and three ways to fill in what lies between every fifth of its frames: repeated, cross-faded, made by the network](../assets/figures/11_interpolation.gif)
 #
 # **Claim: tell a video model which frames are given, and it fills in the frames between: 16 keyframes at 6 a second become 76 frames at 30 a second. Telling it takes two more input channels, whose weights start at zero.**
-# The result is closer to the missing frames than repeated keyframes are, and than the guidance of lesson 08, which takes more than twice the time. A plain cross-fade still has a smaller squared error, but it has ghosts.
+# The result is closer to the missing frames than repeated keyframes are, and than the guidance of lesson 08, which takes about twice the time. A plain cross-fade still has a smaller squared error, but it has ghosts.
 #
 # (Above, from the left: a real clip, of which every fifth frame is given; then its keyframes repeated, cross-faded, and filled in by the shipped `mav-interpolate`. A grey border marks a given frame.)
 #

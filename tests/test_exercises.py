@@ -33,6 +33,8 @@ def test_an_answer_in_place_is_judged_like_any_other(answer, verdict, capsys):
     check("exercise 0", answer, reference, *cases)
     assert f"exercise 0: {verdict}" in capsys.readouterr().out
     assert all(torch.equal(x, before) for (x, _), (before, _) in zip(cases, CASES))
+    check("exercise 0", lambda lengths: lengths.pop() and sum(lengths), sum, ([1, 2, 3],))
+    assert "expected 6.0, got 3.0" in capsys.readouterr().out
     check("exercise 0", lambda g: torch.rand(2, generator=g), lambda g: torch.rand(2, generator=g), (generator(3),))
     assert "exercise 0: right" in capsys.readouterr().out
 

@@ -1,12 +1,16 @@
 """README and the page of results say what the results files say; what they link to exists; the table of lessons is that of the lessons."""
 
+import json
 import re
 
 import pytest
 
+from utils.cost import measure
+from utils.evaluate import RESULTS
 from utils.figures import CAPTIONS
 from utils.notebooks import address, lessons, stamped
 from utils.readme import PAGES, TABLES, with_tables
+from utils.recipes import VDM_TEXT
 from utils.runtime import ROOT
 
 README = PAGES[0]
@@ -40,6 +44,14 @@ def test_links_exist(page):
 
 def test_the_gallery_is_named():
     assert all(f'"{caption}"' in README.read_text() for caption in CAPTIONS)
+
+
+def test_numbers_in_the_text_around_the_tables_are_measured():
+    rows = json.loads((RESULTS / "vdm-text.json").read_text())["rows"]["motion"]
+    chance, real = rows["vdm-text"]["directions_chance"], rows["real held-out clips (floor)"]["directions"]
+    alone, packed = (measure(VDM_TEXT.net, VDM_TEXT.sample_shape, images).flops / 1e9 for images in (0, VDM_TEXT.num_images))
+    text = README.read_text()
+    assert f"(by chance: {chance:.0%}; of real clips, {real:.0%})" in text and f"make {alone:.1f} GFLOP {packed:.1f}." in text
 
 
 def test_the_two_commands_are_there_and_the_address_is_stamped():

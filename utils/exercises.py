@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 import torch
@@ -40,8 +41,8 @@ def check(name: str, answer: Callable, reference: Callable, *cases: tuple, atol:
 
 
 def _copied(arguments: tuple) -> list:
-    """Arguments of its own for each function, tensors and generators copied: an answer that changes them in place changes nothing else."""
-    return [one.clone() if isinstance(one, torch.Tensor) else one.clone_state() if isinstance(one, torch.Generator) else one for one in arguments]
+    """Arguments of its own for each function: an answer that changes them in place changes nothing else."""
+    return [one.clone() if isinstance(one, torch.Tensor) else one.clone_state() if isinstance(one, torch.Generator) else copy.deepcopy(one) for one in arguments]
 
 
 def _some(numbers: torch.Tensor, first: int) -> str:
