@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, strategies as st
 
-from utils.captions import DIGIT_WORDS, DIRECTIONS, MAX_TOKENS, VOCABULARY, Caption, CaptionError, TextEncoder, octant, parse, tokenize
+from utils.captions import DIGIT_WORDS, DIRECTIONS, MAX_TOKENS, VOCABULARY, Caption, CaptionError, TextEncoder, octant, parse, rivals, tokenize
 from utils.data import MovingMNIST
 from utils.hearing import exchanged_directions
 
@@ -56,6 +56,14 @@ def test_errors_name_what_is_wrong(text, named):
         parse(text)
     with pytest.raises(CaptionError):
         parse(None)
+
+
+def test_rivals_say_one_of_two_digits_two_times():
+    assert rivals("3 and seven") == ["3 and 3", "7 and 7"]
+    assert rivals("3 moving left and 7 moving up right") == ["3 moving left and 3 moving up right", "7 moving left and 7 moving up right"]
+    assert rivals("4 and 4") == ["4 and 4"] * 2 and rivals("4") == ["4"] * 2 and rivals("1 and 2 and 3") == ["1 and 2 and 3"] * 2
+    with pytest.raises(CaptionError, match="'dog'"):
+        rivals("3 and dog")
 
 
 def test_octants_follow_the_clock_with_rows_downwards():

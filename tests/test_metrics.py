@@ -145,6 +145,17 @@ def test_obedience_counts_what_a_hand_would_count():
         obeyed(seen, ["3", "4 and 4", "1 and 2", "5 and 6"])
 
 
+def test_ways_count_whichever_digit_takes_them():
+    seen = reading([[3, 7]] * 5, [[180.0, 50.0], [50.0, 170.0], [180.0, 190.0], [180.0, 300.0], [0.0, 40.0]])
+    left_and_up_right = ["7 moving up right and 3 moving left"] * 4
+    got = obeyed(seen, [*left_and_up_right, "3 moving right and 7 moving up right"])  # neighbours, both within 45 degrees of some angles, do not count
+    assert got["both_ways_n"] == got["same_way_n"] == 4 and got["both_ways"] == 2 / 4 and got["same_way"] == 1 / 4
+    assert "both_ways" not in obeyed(seen, ["3 and 7"] * 5) and "both_ways" not in obeyed(seen, ["3 moving up and 7 moving up"] * 5)
+    real = MovingMNIST("test", 6, captions="motion").sample(64)
+    numbers = obeyed(metrics.read((real.video + 1) / 2), real.captions)
+    assert numbers["both_ways"] > 0.93 and numbers["same_way"] < 0.05 and 30 < numbers["both_ways_n"] < 64
+
+
 def test_chance_of_directions_is_what_shuffled_captions_get():
     """A quarter where the two digits differ; more where they are the same digit, as the better of two orders counts. Real clips score 1, and their chance is no higher for it."""
     apart, same = ["3 moving up and 7 moving left", "1 moving down and 0 moving right"] * 40, ["3 moving up and 3 moving left"] * 80

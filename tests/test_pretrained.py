@@ -53,9 +53,20 @@ def test_other_lengths(model, frames):
 def test_samplers(model):
     clips = [model.sample(["3 and 7"], steps=3, **options) for options in (
         {"sampler": "ddim"}, {"sampler": "ancestral"}, {"sampler": "dpm++"}, {"sampler": "ddim", "eta": 1.0}, {"langevin": 0.1}, {"guidance_rescale": 0.7},
-        {"guidance_interval": (-2.0, 0.0)})]
+        {"guidance_interval": (-2.0, 0.0)}, {"rival_scale": 2.0}, {"rival_scale": 4.0})]
     assert all(clip.shape == (1, 1, 16, 32, 32) for clip in clips)
     assert all(not torch.equal(a, b) for i, a in enumerate(clips) for b in clips[:i])
+
+
+def test_rivals_are_the_captions_with_one_digit_two_times_each_for_its_own_sample(model):
+    clips = {scale: model.sample(["3 and 7", "5 and 5", "4 moving left and 1 moving up"], steps=3, seed=2, rival_scale=scale) for scale in (0.0, 3.0)}
+    changed = (clips[3.0] - clips[0.0]).abs().flatten(1).amax(1)
+    assert changed[1] < 1e-5 and min(changed[0], changed[2]) > 20 * changed[1]  # of one digit two times there is nothing to keep away from
+    assert torch.equal(model.sample("3 and 7", num=2, steps=2, rival_scale=1.0), model.sample(["3 and 7"] * 2, steps=2, rival_scale=1.0))
+    assert torch.allclose(model.sample(["4 moving left and 1 moving up"], steps=3, seed=2, rival_scale=3.0), model.sample(["4 moving left and 1 moving up"] * 2, steps=3, seed=2, rival_scale=3.0)[:1], atol=1e-5)
+    given = clips[0.0][:, :, :16]
+    for repaired in (model.extend(given, 20, ["3 and 7"] * 3, steps=2, rival_scale=2.0), model.vary(given, -3.0, ["3 and 7"] * 3, steps=8, rival_scale=2.0)):
+        assert repaired.isfinite().all()
 
 
 def test_one_label_a_sample_may_be_a_plain_list():
@@ -76,7 +87,9 @@ def test_predict_x_agrees_with_the_network(model):
     ({"captions": ["3 and dog"]}, CaptionError, "'dog'"), ({"captions": ["3 and 7"], "num": 2}, ValueError, "num is 2"),
     ({"num": 0}, ValueError, "at least 1"), ({"num_frames": 0}, ValueError, "num_frames"), ({"steps": -1}, ValueError, "steps"),
     ({"guidance_interval": (2.0, -2.0)}, ValueError, "lowest log-SNR that is guided"), ({"sampler": "magic"}, ValueError, "ddim, ancestral, dpm"), ({"captions": ["3"], "labels": torch.tensor([[3]])}, ValueError, "not both"),
-    ({"labels": torch.tensor([[11, 2]])}, CaptionError, "0 to 9")])
+    ({"labels": torch.tensor([[11, 2]])}, CaptionError, "0 to 9"), ({"rival_scale": -1.0}, ValueError, "rival_scale is at least 0"),
+    *(({"captions": ["3 and 7"], "rival_scale": 1.0, **more}, ValueError, "rival_scale") for more in ({"langevin": 0.1}, {"guidance_rescale": 0.7}, {"guidance_interval": (-2.0, 0.0)}, {"sampler": "ddim"})),
+    ({"rival_scale": 1.0}, ValueError, "from captions")])
 def test_bad_requests_are_explained(model, arguments, error, message):
     with pytest.raises(error, match=message):
         model.sample(**{"steps": 1, **arguments})

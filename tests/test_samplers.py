@@ -7,7 +7,7 @@ import torch
 
 from utils.diffusion import to_eps, to_x
 from utils.runtime import generator
-from utils.samplers import ancestral_step, ddim_step, dpm_solver_step, guided_denoiser, langevin_step, sample_loop
+from utils.samplers import ancestral_step, ancestral_variance, ddim_step, dpm_solver_step, guided_denoiser, langevin_step, rival_denoiser, sample_loop
 from utils.schedule import CosineBetaSchedule, CosineSchedule, FlowSchedule, LinearBetaSchedule, alpha_sigma
 
 COSINE, LINEAR, FLOW = CosineSchedule(), LinearBetaSchedule(), FlowSchedule()
@@ -226,6 +226,56 @@ def test_guidance_in_an_interval_of_noise_levels():
         assert torch.equal(nowhere, to_x(linear_net(z, log_snr, cond), z, log_snr, "v")) and not torch.allclose(everywhere, nowhere, atol=0.1)
         assert torch.equal(some[1], everywhere[1]) and torch.equal(some[[0, 2]], nowhere[[0, 2]])  # from the lower end on, below the upper one
     assert calls == [6, 3, 6] * 2  # where nothing is guided, the null condition is not asked
+
+
+def gaussian_net(z, log_snr, cond, spread=0.15):
+    """The exact estimate of data whose entries are independent normal variables around the condition."""
+    alpha, sigma = (part.float()[:, None] for part in alpha_sigma(log_snr.double()))
+    return cond + alpha * spread**2 / (alpha**2 * spread**2 + sigma**2) * (z - alpha * cond)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.3])
+def test_rivals_are_as_likely_as_the_path_says_against_bayes_in_closed_form(gamma):
+    num, dim, spread = 16, 6, 0.15
+    own, rivals = torch.zeros(num, dim), torch.stack([torch.full((num, dim), 0.25), torch.full((num, dim), -0.25)], dim=1)
+    denoise, seen = rival_denoiser(gaussian_net, own, rivals, 1.0, 1.0, "x", gamma), []
+
+    def watched(z, log_snr):
+        x_hat = denoise(z, log_snr)
+        mine, *others = (gaussian_net(z, log_snr, c) for c in (own, *rivals.unbind(1)))
+        likely = ((2 * mine - x_hat - others[1]) / (others[0] - others[1])).mean(1)  # of the first rival: x_hat = 2 mine - likely first - (1 - likely) second
+        alpha, sigma = (float(part[0]) for part in alpha_sigma(log_snr.double()))
+        density = torch.stack([-(z - alpha * c).square().sum(1) / (2 * (alpha**2 * spread**2 + sigma**2)) for c in rivals.unbind(1)])
+        seen.append((float(log_snr[0]), likely, density.softmax(0)[0]))
+        return mine  # sample from the own condition, between the rivals
+
+    generators = [generator(k) for k in range(num)]
+    for _ in sample_loop(watched, torch.randn(num, dim, generator=generator(99)), CosineSchedule().log_snr(torch.linspace(1, 0, 401)), generators, "ancestral", gamma=gamma, clip=False):
+        pass
+    level, likely, exact = zip(*(row for row in seen if row[0] < 3))  # later the density's width is that of the data, which no step knows
+    likely, exact = torch.stack(likely), torch.stack(exact)
+    assert (likely - exact).abs().mean() < 0.04 and likely.min() < 0.1 and likely.max() > 0.9
+    assert torch.allclose(likely[0], torch.tensor(0.5))
+
+
+def test_rivals_that_say_the_same_change_nothing_and_followed_or_not_makes_a_difference():
+    z, log_snr, later = torch.randn(2, 6, generator=generator(5)), torch.full((2,), -4.0), torch.full((2,), 0.0)
+    own, others = torch.full((2, 6), 0.1), torch.stack([torch.full((2, 6), 0.4), torch.full((2, 6), -0.4)], dim=1)
+    plain = guided_denoiser(gaussian_net, own, 3.0, "x")
+    for same in (rival_denoiser(gaussian_net, own, own[:, None].expand(-1, 2, -1), 3.0, 2.0, "x"), rival_denoiser(gaussian_net, own, others, 3.0, 0.0, "x")):
+        assert torch.allclose(same(z, log_snr), plain(z, log_snr), atol=1e-6) and torch.allclose(same(z + 1, later), plain(z + 1, later), atol=1e-6)
+    followed, control = (rival_denoiser(gaussian_net, own, others, 1.0, 2.0, "x", follow=follow) for follow in (True, False))
+    assert torch.allclose(followed(z, log_snr), control(z, log_snr))
+    up, equal = followed(z + 1, later), control(z + 1, later)  # towards the first rival: so away from that
+    assert (up < equal - 0.1).all()
+    assert torch.allclose(equal, gaussian_net(z + 1, later, own) * 3 - 2 * sum(gaussian_net(z + 1, later, c) for c in others.unbind(1)) / 2, atol=1e-5)
+
+
+def test_the_variance_of_an_ancestral_step_is_the_noise_it_adds():
+    low, high = torch.tensor(-2.0, dtype=torch.float64), torch.tensor(-1.0, dtype=torch.float64)
+    z, x = torch.zeros(200_000, 1), torch.zeros(200_000, 1)
+    for gamma in (0.0, 0.4, 1.0):
+        assert ancestral_step(z, x, low, high, torch.randn(z.shape, generator=generator(1)), gamma).var() == pytest.approx(float(ancestral_variance(low, high, gamma)), rel=0.02)
 
 
 def test_sampler_errors():

@@ -71,6 +71,11 @@ def test_guidance_of_clips_is_measured_on_validation_digits(tmp_path, monkeypatc
     assert [scale for _, scale in asked] == [1.0, 3.0, 1.0, 3.0, 3.0, 3.0, 3.0] and len({captions for captions, _ in asked}) == 1 and all("moving" in text for text in asked[0][0])
     rows = json.loads((tmp_path / "intervals.json").read_text())["rows"]
     assert list(rows) == list(sweep.INTERVALS) and rows["nowhere"] == result["rows"]["guidance 1"] and rows["everywhere"] == result["rows"]["guidance 3"]
+    asked_of = []
+    monkeypatch.setattr(model, "sample", lambda captions, **options: (asked_of.append((options["guidance_scale"], options["rival_scale"], options.get("follow_rivals", True))), sample(captions, **options))[1])
+    sweep.rivals_of_clips(model, 8, 0, tmp_path / "rivals.json")
+    assert asked_of == [(2.0, 0.0, True), (2.0, 1.0, True), (2.0, 2.0, True), (2.0, 4.0, True), (2.0, 2.0, False)]
+    assert list(json.loads((tmp_path / "rivals.json").read_text())["rows"]) == ["rivals 0", "rivals 1", "rivals 2", "rivals 4", "rivals 2, equally likely"]
 
 
 def test_intervals_of_guidance_follow_on_each_other():

@@ -89,6 +89,14 @@ def digits_of(captions: Sequence[str]) -> list[str]:
     return [str(Caption(parse(text).digits)) for text in captions]
 
 
+def rivals(text: str) -> list[str]:
+    """The captions that a clip is most easily mistaken for: with one of the two digits said two times, and directions as they are. Of a caption without two different digits: itself, twice."""
+    said = parse(text)
+    if len(said.digits) != 2:
+        return [text, text]
+    return [str(Caption((digit, digit), said.directions)) for digit in said.digits]
+
+
 def octant(velocity: torch.Tensor) -> torch.Tensor:
     """(..., 2) velocities as (row, column) to (...) int64 indices into DIRECTIONS; rows grow downwards."""
     angle = torch.atan2(-velocity[..., 0], velocity[..., 1])

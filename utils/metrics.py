@@ -164,6 +164,8 @@ def obeyed(reading: Reading, captions: Sequence[str]) -> dict[str, float | int]:
     pairs that are found, that is: the digit is read and sets off within 45 degrees of the direction (chance, once digits are right: 1/4); directions,
     the same among digits that are read as asked; directions_chance, its mean when the captions' directions are shuffled at random; octants: the share of these digits within 22.5 degrees, the right one of eight directions (chance 1/8); angle_error: their median angle in
     degrees from the direction (11 if all is well, as a direction stands for an eighth of the circle). A digit that stands still is 180 degrees off.
+    And, whatever the digits are, of captions whose two directions are further apart than neighbours: both_ways, the share of clips in which one digit sets off within 45 degrees of the one and the other of the other;
+    same_way, the share in which instead both set off within 45 degrees of the same one.
     Shares come with n and a 95% interval (Wilson). ValueError unless there is one caption of two digits for each clip.
     """
     if len(reading.digits) != len(captions):
@@ -184,6 +186,11 @@ def obeyed(reading: Reading, captions: Sequence[str]) -> dict[str, float | int]:
         if there:
             numbers["angle_error"] = float(torch.tensor(there).median())
             numbers["directions_chance"] = _directions_chance(asked, reading)
+    near = [[[_degrees_apart(angle, 45 * direction) <= 45 for direction in a.directions] for angle in angles]
+            for a, angles in zip(asked, reading.angles.tolist()) if a.directions and _degrees_apart(*(45 * direction for direction in a.directions)) > 45]
+    if near:
+        both = [one[0] and other[1] or one[1] and other[0] for one, other in near]
+        numbers |= {**_share("both_ways", both), **_share("same_way", [not ways and any(map(all, zip(one, other))) for ways, (one, other) in zip(both, near)])}
     return numbers
 
 

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from .captions import Caption, digits_of, tokenize
+from .captions import Caption, digits_of, rivals, tokenize
 from .diffusion import augment, q_sample, to_x
 from .keyframes import join, windows
 from .recipes import Recipe
 from .runtime import amp_dtype, autocast, generator, pick_device, progress_file, randn_per_sample
-from .samplers import Denoiser, Known, SampleState, guided_denoiser, reconstruction_denoiser, sample_loop
+from .samplers import Denoiser, Known, SampleState, guided_denoiser, reconstruction_denoiser, rival_denoiser, sample_loop
 from .unet import UNet
 
 CPU_CHUNK = {"image": 64, "upsample": 16}  # samples (for upsample: frames) in one network call, else 8; more is slower on a CPU
@@ -43,6 +43,8 @@ class Sampling:
     langevin: float = 0.0
     guidance_rescale: float = 0.0
     guidance_interval: tuple[float, float] | None = None
+    rival_scale: float = 0.0
+    follow_rivals: bool = True
     fps: float | None = None
     watch: Callable[[SampleState], object] | None = None
 
@@ -53,6 +55,8 @@ class Sampling:
             raise ValueError(f"fps is a number of frames a second, above 0; got {self.fps}.")
         if self.guidance_interval is not None and not self.guidance_interval[0] < self.guidance_interval[1]:
             raise ValueError(f"guidance_interval is the lowest log-SNR that is guided and, above it, where guidance ends; got {self.guidance_interval}.")
+        if self.rival_scale < 0 or self.rival_scale and (self.langevin or self.guidance_rescale or self.guidance_interval):
+            raise ValueError(f"rival_scale is at least 0, and above it goes neither with a Langevin corrector nor with guidance_rescale or guidance_interval; got {self.rival_scale}.")
 
 
 class Model:
@@ -109,8 +113,8 @@ class Model:
         captions (N strings, or one for all `num`) or labels (N, digits) say what to show; without them the null condition is sampled.
         num_frames: a length other than the training clips'. The noise of sample i depends only on (seed, i): the same on every device and for every
         `num`. Further keywords: steps, sampler ("ddim", "ancestral", "dpm++"), guidance_scale (g: 1 = as trained, more = closer to the
-        caption, less varied) and fps (frames a second, for models that take it), by default the recipe's; eta, gamma, langevin (see `sample_loop`); guidance_rescale, guidance_interval (see `guided_denoiser`); watch, a
-        function called with the SampleState of every step.
+        caption, less varied) and fps (frames a second, for models that take it), by default the recipe's; eta, gamma, langevin (see `sample_loop`); guidance_rescale, guidance_interval (see `guided_denoiser`); rival_scale, how strongly to
+        keep away from clips that show one of a caption's two digits two times, and follow_rivals (`rival_denoiser`; ancestral sampling only, and about twice as long); watch, a function called with the SampleState of every step.
         """
         if self.kind == "upsample":
             raise ValueError(f"{self.name} makes clips sharper: call upsample(video).")
@@ -124,7 +128,7 @@ class Model:
         frames = self.sample_shape[1] if num_frames is None else num_frames
         if frames < 1 or self.kind == "image" and frames != 1:
             raise ValueError(f"num_frames must be at least 1, and 1 for an image model; got {frames}.")
-        cond = None if given is None else self.encode(captions, labels)
+        cond = None if given is None else self.encode(captions, labels) if labels is not None else self._conditions(captions, num, sampling)
         denoised = [self._denoised(_samples(rows), frames, _rows(cond, rows), Sampling(**sampling), seed, advance) for rows, advance in self._chunks(num, 1, sampling, progress)]
         return torch.cat(denoised)
 
@@ -139,7 +143,7 @@ class Model:
         if not low - 1e-6 <= log_snr < high:  # a schedule's end is -20 up to rounding
             raise ValueError(f"log_snr must be from {low:g}, noise, to below {high:g}, data, as in the schedule of {self.name}; got {log_snr:g}.")
         video, log_snr = self._checked(video, images=True), max(low, log_snr)
-        cond = self._conditions(captions, len(video))
+        cond = self._conditions(captions, len(video), sampling)
         done = [self._denoised(_samples(rows), video.shape[2], _rows(cond, rows), Sampling(**sampling), seed, advance, begun=(2 * video[rows] - 1, log_snr))
                 for rows, advance in self._chunks(len(video), 1, sampling, progress)]
         return torch.cat(done)
@@ -163,7 +167,7 @@ class Model:
             mask = mask.bool().cpu().expand(shape)
         except RuntimeError as error:
             raise ValueError(f"mask has shape {tuple(mask.shape)}, which does not broadcast to {shape}: (N, 1, T, H, W) of the video.") from error
-        cond, weight = self._conditions(captions, len(video)), self._weight(method, weight)
+        cond, weight = self._conditions(captions, len(video), sampling), self._weight(method, weight)
         if weight is None and not (mask.amin((3, 4)) == mask.amax((3, 4))).all():
             raise ValueError(f"{self.name} was trained with whole frames given: for a mask over pixels use method='reconstruction'.")
         done = [self._completed(video[rows], mask[rows], _samples(rows), _rows(cond, rows), weight, Sampling(**sampling), seed, advance)
@@ -187,7 +191,7 @@ class Model:
             raise ValueError(f"overlap must be from 1 to {size - 1}, as {self.name} makes {size} frames at a time; got {overlap}.")
         if captions is not None:
             captions = digits_of([captions] * n if isinstance(captions, str) else captions)
-        cond, weight = self._conditions(captions, n), self._weight(method, weight)
+        cond, weight = self._conditions(captions, n, sampling), self._weight(method, weight)
         blocks, length = 0, given
         while length < num_frames:
             blocks, length = blocks + 1, length + size - min(overlap, length)
@@ -220,7 +224,7 @@ class Model:
         _, _, height, width = self.sample_shape
         factor = height // video.shape[-2] if isinstance(video, torch.Tensor) and video.dim() == 5 and video.shape[-2] else 0
         video = self._checked(video, (height // factor, width // factor) if factor > 1 and height % factor == 0 == width % factor else (height // 2, width // 2))
-        cond = self._conditions(captions, len(video))
+        cond = self._conditions(captions, len(video), sampling)
         done = []
         for rows, advance in self._chunks(len(video), 1, sampling, progress):
             observed = (2 * video[rows] - 1).to(self.device)
@@ -245,7 +249,7 @@ class Model:
         keyframes = self._checked(keyframes)
         clips, given = windows(keyframes, skip, self.sample_shape[1])
         n, count = clips.shape[:2]
-        cond, flat = self._conditions(captions, n), clips.flatten(0, 1)
+        cond, flat = self._conditions(captions, n, sampling), clips.flatten(0, 1)
         mask = given[:, None, None].expand(len(flat), 1, *flat.shape[2:])
         done = [self._completed(flat[rows], mask[rows], [(i // count, i % count) for i, in _samples(rows)], _rows(None if cond is None else cond.repeat_interleave(count, dim=0), rows), None,
                                 Sampling(**sampling), seed, advance)
@@ -270,7 +274,7 @@ class Model:
         n, frames = len(video), video.shape[2]
         if captions is not None:
             captions = digits_of([captions] * n if isinstance(captions, str) else captions)
-        cond, size = self._conditions(captions, n), self._chunk()
+        cond, size = self._conditions(captions, n, sampling), self._chunk()
         done = []
         with self._bar(n * -(-frames // size), sampling, progress) as bar:
             for i in range(n):
@@ -320,7 +324,13 @@ class Model:
         z = randn_per_sample((channels, 1 if share_noise else frames, height, width), generators).to(self.device).expand(-1, -1, frames, -1, -1)
         scale = self.recipe.guidance_scale if how.guidance_scale is None else how.guidance_scale
         inputs = {**(inputs or {}), **self.frame_rate(how.fps, len(z))}
-        denoise = guided_denoiser(partial(self._run, **inputs), cond, scale, self.prediction, how.guidance_rescale, how.guidance_interval)
+        run = partial(self._run, **inputs)
+        if how.rival_scale:
+            if (how.sampler or self.recipe.sampler) != "ancestral" or cond is None or cond.dim() != 3:
+                raise ValueError("rival_scale is for ancestral sampling from captions.")
+            denoise = rival_denoiser(run, cond[:, 0], cond[:, 1:], scale, how.rival_scale, self.prediction, how.gamma, how.follow_rivals)
+        else:
+            denoise = guided_denoiser(run, cond, scale, self.prediction, how.guidance_rescale, how.guidance_interval)
         schedule = self.recipe.schedule
         log_snrs = schedule.log_snr(schedule.times(how.steps or self.recipe.sampling_steps))
         if begun is not None:
@@ -356,13 +366,16 @@ class Model:
             return {}
         return {"fps": torch.full((num,), float(fps or self.recipe.fps), device=self.device)}
 
-    def _conditions(self, captions: Sequence[str] | str | None, num: int) -> torch.Tensor | None:
+    def _conditions(self, captions: Sequence[str] | str | None, num: int, sampling: dict) -> torch.Tensor | None:
+        """(N, embed_dim) for the captions, or where `sampling` asks for rivals (N, 1 + R, embed_dim) with theirs."""
         if captions is None:
             return None
         captions = [captions] * num if isinstance(captions, str) else list(captions)
         if len(captions) != num:
             raise ValueError(f"{num} clips, but {len(captions)} captions.")
-        return self.encode(captions)
+        if not sampling.get("rival_scale"):
+            return self.encode(captions)
+        return self.encode([caption for text in captions for caption in (text, *rivals(text))]).unflatten(0, (num, -1))
 
     def _checked(self, video: torch.Tensor, size: tuple[int, int] | None = None, images: bool = False) -> torch.Tensor:
         """Clips, or images where allowed, as float32 on the CPU; ValueError for an image model where not allowed, another shape, or values out of range."""
@@ -390,7 +403,7 @@ class Model:
         return _not_negative(weight) if method == "reconstruction" else 0.0
 
     def _run(self, z: torch.Tensor, log_snr: torch.Tensor, cond: torch.Tensor | None, **inputs: torch.Tensor) -> torch.Tensor:
-        twice = {name: torch.cat([tensor] * (len(z) // len(tensor))) for name, tensor in inputs.items()}  # with classifier-free guidance z holds every clip twice
+        twice = {name: torch.cat([tensor] * (len(z) // len(tensor))) for name, tensor in inputs.items()}  # with guidance z holds every clip twice, or more often
         with autocast(self.device, self.dtype):
             return self.net(z, log_snr, cond, **twice).float()
 

@@ -74,7 +74,13 @@ def ancestral_step(z: torch.Tensor, x_hat: torch.Tensor, log_snr_t: torch.Tensor
     mean = _as(keep, z) * z + _as(rest * alpha_s, z) * x_hat
     if noise is None:
         return mean
-    return mean + _as((rest * sigma_s**2) ** ((1 - gamma) / 2) * (rest * sigma_t**2) ** (gamma / 2), z) * noise
+    return mean + _as(ancestral_variance(log_snr_t, log_snr_s, gamma).sqrt(), z) * noise
+
+
+def ancestral_variance(log_snr_t: torch.Tensor, log_snr_s: torch.Tensor, gamma: float = 0.0) -> torch.Tensor:
+    """The variance of the noise in `ancestral_step`: scalars log_snr_t < log_snr_s -> a scalar."""
+    rest = -torch.expm1(log_snr_t - log_snr_s)
+    return (rest * alpha_sigma(log_snr_s)[1] ** 2) ** (1 - gamma) * (rest * alpha_sigma(log_snr_t)[1] ** 2) ** gamma
 
 
 def dpm_solver_step(z: torch.Tensor, x_hat: torch.Tensor, log_snr_t: torch.Tensor, log_snr_s: torch.Tensor,
@@ -174,6 +180,32 @@ def guided_denoiser(net: Callable[..., torch.Tensor], cond: torch.Tensor | None,
         if inside is not None:
             guided = torch.where(inside.view(-1, *[1] * (z.dim() - 1)), guided, conditional)
         return to_x(guided, z, log_snr, prediction)
+
+    return denoise
+
+
+def rival_denoiser(net: Callable[..., torch.Tensor], cond: torch.Tensor, rivals: torch.Tensor, guidance_scale: float, rival_scale: float, prediction: str,
+                   gamma: float = 0.1, follow: bool = True) -> Denoiser:
+    """A denoiser for one run of ancestral sampling, with classifier-free guidance and away from what other conditions would make: null + guidance_scale * (conditional - null) + rival_scale * (conditional - rival).
+
+    rivals (B, R, embed_dim): R conditions a sample, equally likely beforehand; rival is the network's output for *one of them, not known which*: the mean of its outputs for all, weighted by how likely each is after the
+    steps so far. A step from z_t to z_s has density q(z_s | z_t, x_hat) under a condition whose estimate is x_hat, so the weights follow from the path by Bayes' rule (Composable Diffusion, arXiv 2206.01714, subtracts one
+    condition; here it is a mixture). Equal weights throughout would only push away from their mean. follow: False for those, as a control. gamma: as the sampler's. One network call of R + 2 times the batch.
+    """
+    count, before, log_weight = rivals.shape[1], None, torch.zeros(rivals.shape[:2], device=rivals.device)
+
+    def denoise(z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
+        nonlocal before, log_weight
+        outputs = net(torch.cat([z] * (count + 2)), torch.cat([log_snr] * (count + 2)), torch.cat([cond, torch.zeros_like(cond), *rivals.unbind(1)]))
+        conditional, null, *others = outputs.chunk(count + 2)
+        now = log_snr[0].double().cpu()
+        if before is not None and follow:
+            z_t, estimates, then = before
+            off = torch.stack([(z.detach() - ancestral_step(z_t, x_hat, then, now)).square().flatten(1).sum(dim=1) for x_hat in estimates], dim=1)
+            log_weight = log_weight - off / (2 * float(ancestral_variance(then, now, gamma)))
+        before = z.detach(), [to_x(output.detach(), z.detach(), log_snr, prediction).clamp(-1, 1) for output in others], now
+        rival = torch.einsum("b r, r b ... -> b ...", log_weight.softmax(dim=1), torch.stack(others))
+        return to_x(null + guidance_scale * (conditional - null) + rival_scale * (conditional - rival), z, log_snr, prediction)
 
     return denoise
 

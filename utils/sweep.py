@@ -1,9 +1,10 @@
-"""The curves of lessons 02 and 03: quality against denoising steps for each sampler, and against the guidance scale; the latter for clips, to choose a video model's scale; and at which noise levels guidance acts.
+"""The curves of lessons 02 and 03: quality against denoising steps for each sampler, and against the guidance scale; the latter for clips, to choose a video model's scale; at which noise levels guidance acts; and guidance away from rival captions.
 
     python -m utils.sweep steps mnist-guided        # assets/results/mnist-guided-steps.json
     python -m utils.sweep guidance mnist-guided     # assets/results/mnist-guided-guidance.json
     python -m utils.sweep guidance vdm-text         # assets/results/vdm-text-guidance.json: on validation digits
     python -m utils.sweep intervals vdm-text        # assets/results/vdm-text-intervals.json: guided at some noise levels only
+    python -m utils.sweep rivals vdm-text           # assets/results/vdm-text-rivals.json: guided away from clips that show one digit two times
 
 Every row is measured on the same seeds and the same labels or captions, so rows can be compared pair by pair; for images, real digits and noise are added.
 """
@@ -33,6 +34,8 @@ SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 CLIP_SCALES = (1.0, 1.5, 2.0, 3.0)
 INTERVALS = {"nowhere": None, "everywhere": (-math.inf, math.inf), "below -2": (-math.inf, -2.0), "from -2 to 0": (-2.0, 0.0), "from 0 on": (0.0, math.inf)}  # of log-SNR
 INTERVAL_SCALE = 3.0  # guidance scale in an interval
+RIVAL_SCALES = (0.0, 1.0, 2.0, 4.0)
+RIVAL_CONTROL = 2.0  # the scale of the control
 
 
 class Sweep(ResultRows):
@@ -116,6 +119,12 @@ def intervals_of_clips(model: Model, num: int, seed: int, path: Path, kind: str 
                                                   for name, interval in INTERVALS.items()})
 
 
+def rivals_of_clips(model: Model, num: int, seed: int, path: Path, kind: str = "motion") -> None:
+    """As `guidance_of_clips`, with the recipe's guidance, and away from rivals at each of RIVAL_SCALES; as a control once with rivals that are always equally likely."""
+    rows = {f"rivals {scale:g}": {"rival_scale": scale} for scale in RIVAL_SCALES} | {f"rivals {RIVAL_CONTROL:g}, equally likely": {"rival_scale": RIVAL_CONTROL, "follow_rivals": False}}
+    _rows_of_clips(model, num, seed, path, kind, {name: {"guidance_scale": model.recipe.guidance_scale, **row} for name, row in rows.items()})
+
+
 def _recipes_way(model: Model) -> dict[str, str | int]:
     """What rows of different guidance have in common."""
     return {"sampler": model.recipe.sampler, "steps": model.recipe.sampling_steps}
@@ -133,11 +142,14 @@ def _rows_of_clips(model: Model, num: int, seed: int, path: Path, kind: str, set
         table.write(name, {"guidance_scale": options["guidance_scale"], **{key: round(value, 4) for key, value in numbers.items()}})
 
 
+OF_CLIPS = {"guidance": guidance_of_clips, "intervals": intervals_of_clips, "rivals": rivals_of_clips}
+
+
 @telling_of_errors()
 def main() -> None:
-    """Measure either curve for a shipped image model; or the second, or the intervals, for a video model."""
-    parser = argparse.ArgumentParser(prog="python -m utils.sweep", description="Quality against denoising steps, against the guidance scale, or with guidance in a part of the noise.")
-    parser.add_argument("what", choices=("steps", "guidance", "intervals"))
+    """Measure either curve for a shipped image model; or the second, the intervals, or the rivals, for a video model."""
+    parser = argparse.ArgumentParser(prog="python -m utils.sweep", description="Quality against denoising steps, against the guidance scale, or with guidance in a part of the noise or away from rivals.")
+    parser.add_argument("what", choices=("steps", *OF_CLIPS))
     parser.add_argument("model", nargs="?", default="mnist-guided")
     parser.add_argument("--num", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
@@ -148,11 +160,11 @@ def main() -> None:
     model = load_pretrained(a.model, a.device, amp=a.amp)
     path = RESULTS / f"{a.model}-{a.what}.json"
     if model.kind == "video" and a.what != "steps" and model.recipe.captions:
-        (guidance_of_clips if a.what == "guidance" else intervals_of_clips)(model, a.num, a.seed, path, "motion" if model.recipe.paired else "digits")
+        OF_CLIPS[a.what](model, a.num, a.seed, path, "motion" if model.recipe.paired else "digits")
         return
-    if model.recipe.sample_shape[-1] != MNIST_SIZE or a.what == "intervals" or a.what == "guidance" and model.recipe.captions is None:
+    if model.recipe.sample_shape[-1] != MNIST_SIZE or a.what in ("intervals", "rivals") or a.what == "guidance" and model.recipe.captions is None:
         parser.error({"steps": f"{a.model} is not an image model of single digits", "guidance": f"{a.model} is not an image model of single digits, or a video model, with captions",
-                      "intervals": f"{a.model} is not a video model with captions"}[a.what])
+                      "intervals": f"{a.model} is not a video model with captions", "rivals": f"{a.model} is not a video model with captions"}[a.what])
     sweep = Sweep(model, a.num, a.seed, path, **({} if a.what == "steps" else _recipes_way(model)))
     sweep.controls()
     if a.what == "steps":
