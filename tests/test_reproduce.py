@@ -56,7 +56,7 @@ def test_every_model_is_trained_before_it_is_measured_and_nothing_twice(run):
 
 
 def test_a_part_of_it(run):
-    assert [arguments[:2] for arguments in run("--only", "vdm-text")] == [["utils.train", "vdm-text"], ["utils.evaluate", "vdm-text"], ["utils.sweep", "guidance"], ["utils.sweep", "intervals"]]
+    assert [arguments[:2] for arguments in run("--only", "vdm-text")] == [["utils.train", "vdm-text"], ["utils.evaluate", "vdm-text"], ["utils.sweep", "guidance"], ["utils.sweep", "intervals"], ["utils.sweep", "rivals"]]
     assert [arguments[:2] for arguments in run("--only", "train vdm")] == [["utils.train", "vdm"]]
 
 
@@ -120,7 +120,7 @@ def test_a_model_that_keeps_its_shipped_weights_is_measured_in_its_folder(run, t
     assert ["--publish" in arguments for arguments in ran] == [True, False, False, False] and "left out: survival" in capsys.readouterr().out
     run.stand_in.kept = ()  # say, as the shipped ones were deleted: now these are published
     ran = run("--only", "vdm-text", "vdm", "survival")
-    assert [arguments[:2] for arguments in ran] == [["utils.train", "vdm-text"], ["utils.evaluate", "vdm-text"], ["utils.sweep", "guidance"], ["utils.sweep", "intervals"], ["utils.survival", "vdm-text"]] and "--publish" in ran[0]
+    assert [arguments[:2] for arguments in ran] == [["utils.train", "vdm-text"], ["utils.evaluate", "vdm-text"], ["utils.sweep", "guidance"], ["utils.sweep", "intervals"], ["utils.sweep", "rivals"], ["utils.survival", "vdm-text"]] and "--publish" in ran[0]
 
 
 def test_which_weights_take_the_place_of_the_shipped_ones(monkeypatch, capsys):

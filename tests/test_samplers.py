@@ -7,7 +7,7 @@ import torch
 
 from utils.diffusion import to_eps, to_x
 from utils.runtime import generator
-from utils.samplers import ancestral_step, ancestral_variance, ddim_step, dpm_solver_step, guided_denoiser, langevin_step, rival_denoiser, sample_loop
+from utils.samplers import RivalDenoiser, ancestral_step, ancestral_variance, ddim_step, dpm_solver_step, guided_denoiser, langevin_step, sample_loop
 from utils.schedule import CosineBetaSchedule, CosineSchedule, FlowSchedule, LinearBetaSchedule, alpha_sigma
 
 COSINE, LINEAR, FLOW = CosineSchedule(), LinearBetaSchedule(), FlowSchedule()
@@ -238,7 +238,7 @@ def gaussian_net(z, log_snr, cond, spread=0.15):
 def test_rivals_are_as_likely_as_the_path_says_against_bayes_in_closed_form(gamma):
     num, dim, spread = 16, 6, 0.15
     own, rivals = torch.zeros(num, dim), torch.stack([torch.full((num, dim), 0.25), torch.full((num, dim), -0.25)], dim=1)
-    denoise, seen = rival_denoiser(gaussian_net, own, rivals, 1.0, 1.0, "x", gamma), []
+    denoise, seen = RivalDenoiser(gaussian_net, own, rivals, 1.0, 1.0, "x", gamma), []
 
     def watched(z, log_snr):
         x_hat = denoise(z, log_snr)
@@ -262,9 +262,9 @@ def test_rivals_that_say_the_same_change_nothing_and_followed_or_not_makes_a_dif
     z, log_snr, later = torch.randn(2, 6, generator=generator(5)), torch.full((2,), -4.0), torch.full((2,), 0.0)
     own, others = torch.full((2, 6), 0.1), torch.stack([torch.full((2, 6), 0.4), torch.full((2, 6), -0.4)], dim=1)
     plain = guided_denoiser(gaussian_net, own, 3.0, "x")
-    for same in (rival_denoiser(gaussian_net, own, own[:, None].expand(-1, 2, -1), 3.0, 2.0, "x"), rival_denoiser(gaussian_net, own, others, 3.0, 0.0, "x")):
+    for same in (RivalDenoiser(gaussian_net, own, own[:, None].expand(-1, 2, -1), 3.0, 2.0, "x"), RivalDenoiser(gaussian_net, own, others, 3.0, 0.0, "x")):
         assert torch.allclose(same(z, log_snr), plain(z, log_snr), atol=1e-6) and torch.allclose(same(z + 1, later), plain(z + 1, later), atol=1e-6)
-    followed, control = (rival_denoiser(gaussian_net, own, others, 1.0, 2.0, "x", follow=follow) for follow in (True, False))
+    followed, control = (RivalDenoiser(gaussian_net, own, others, 1.0, 2.0, "x", follow=follow) for follow in (True, False))
     assert torch.allclose(followed(z, log_snr), control(z, log_snr))
     up, equal = followed(z + 1, later), control(z + 1, later)  # towards the first rival: so away from that
     assert (up < equal - 0.1).all()

@@ -19,7 +19,7 @@ from .diffusion import augment, q_sample, to_x
 from .keyframes import join, windows
 from .recipes import Recipe
 from .runtime import amp_dtype, autocast, generator, pick_device, progress_file, randn_per_sample
-from .samplers import Denoiser, Known, SampleState, guided_denoiser, reconstruction_denoiser, rival_denoiser, sample_loop
+from .samplers import Denoiser, Known, RivalDenoiser, SampleState, guided_denoiser, reconstruction_denoiser, sample_loop
 from .unet import UNet
 
 CPU_CHUNK = {"image": 64, "upsample": 16}  # samples (for upsample: frames) in one network call, else 8; more is slower on a CPU
@@ -114,7 +114,7 @@ class Model:
         num_frames: a length other than the training clips'. The noise of sample i depends only on (seed, i): the same on every device and for every
         `num`. Further keywords: steps, sampler ("ddim", "ancestral", "dpm++"), guidance_scale (g: 1 = as trained, more = closer to the
         caption, less varied) and fps (frames a second, for models that take it), by default the recipe's; eta, gamma, langevin (see `sample_loop`); guidance_rescale, guidance_interval (see `guided_denoiser`); rival_scale, how strongly to
-        keep away from clips that show one of a caption's two digits two times, and follow_rivals (`rival_denoiser`; ancestral sampling only, and about twice as long); watch, a function called with the SampleState of every step.
+        keep away from clips that show one of a caption's two digits two times, and follow_rivals (`RivalDenoiser`; ancestral sampling only, and about twice as long); watch, a function called with the SampleState of every step.
         """
         if self.kind == "upsample":
             raise ValueError(f"{self.name} makes clips sharper: call upsample(video).")
@@ -328,7 +328,7 @@ class Model:
         if how.rival_scale:
             if (how.sampler or self.recipe.sampler) != "ancestral" or cond is None or cond.dim() != 3:
                 raise ValueError("rival_scale is for ancestral sampling from captions.")
-            denoise = rival_denoiser(run, cond[:, 0], cond[:, 1:], scale, how.rival_scale, self.prediction, how.gamma, how.follow_rivals)
+            denoise = RivalDenoiser(run, cond[:, 0], cond[:, 1:], scale, how.rival_scale, self.prediction, how.gamma, how.follow_rivals)
         else:
             denoise = guided_denoiser(run, cond, scale, self.prediction, how.guidance_rescale, how.guidance_interval)
         schedule = self.recipe.schedule

@@ -181,9 +181,14 @@ def interval_guidance_table() -> str:
     return _read_off_clips("intervals")
 
 
+def rivals_table() -> str:
+    """The same with guidance away from rival captions."""
+    return _read_off_clips("rivals")
+
+
 def _read_off_clips(sweep: str) -> str:
     result = json.loads((RESULTS / f"vdm-text-{sweep}.json").read_text())
-    columns = {"digits": "both digits", "twice": "one of them two times", "pairs": "pairs with their direction", "directions": "direction, of digits as asked"}
+    columns = {"digits": "both digits", "twice": "one of them two times", "pairs": "pairs with their direction", "directions": "direction, of digits as asked", "both_ways": "both ways, whichever digit", "same_way": "both the same way"}
     columns = {key: title for key, title in columns.items() if all(f"{key}_low" in row for row in result["rows"].values())}
     return "\n".join([f"| `{result['model']}`, n = {result['n']}, {result['split']} digits, {result['device']} | " + " | ".join(columns.values()) + " | off the best path, pixels | frames that look like the digit |", "|---|" + "---|" * (len(columns) + 2)]
                      + [f"| {name} | " + " | ".join(percent(row, key) for key in columns) + f" | {row['rmse']:.2f} | {row['identity']:.1%} |" for name, row in result["rows"].items()])
@@ -352,7 +357,7 @@ def _times(ratio: float, word: str) -> str:
     return "" if ratio == 1 else f", {ratio:.0f}× {word}"
 
 
-TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "clip-guidance": clip_guidance_table, "clip-intervals": interval_guidance_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table, "optimizers": lambda: settings_table("optimizers"),
+TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "clip-guidance": clip_guidance_table, "clip-intervals": interval_guidance_table, "clip-rivals": rivals_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table, "optimizers": lambda: settings_table("optimizers"),
           "joint": joint_table, "survival": survival_table, "neighbours": neighbours_table, "growth": growth_table, "extension": extension_table, "inflation": inflation_table, "conditions": conditions_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
 
 

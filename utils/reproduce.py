@@ -54,7 +54,7 @@ def stages(budget: str, amp: str, num: int, out: Path) -> dict[str, Stage]:
         found[f"steps {name}"] = Stage(name, ["utils.sweep", "steps", name, "--num", str(num)])
         if RECIPES[name].captions:
             found[f"guidance {name}"] = Stage(name, ["utils.sweep", "guidance", name, "--num", str(num)])
-    for what in ("guidance", "intervals"):
+    for what in ("guidance", "intervals", "rivals"):
         found[f"{what} vdm-text"] = Stage("vdm-text", ["utils.sweep", what, "vdm-text", "--num", str(max(2, num // 8)), *shared])
     found["survival"] = Stage("vdm-text", ["utils.survival", "vdm-text", "--num", str(max(2, num // 8)), *shared])
     found["extension"] = Stage("vdm-text", ["utils.extension", "vdm-text", "--num", str(max(2, num // 4)), *shared])

@@ -184,30 +184,42 @@ def guided_denoiser(net: Callable[..., torch.Tensor], cond: torch.Tensor | None,
     return denoise
 
 
-def rival_denoiser(net: Callable[..., torch.Tensor], cond: torch.Tensor, rivals: torch.Tensor, guidance_scale: float, rival_scale: float, prediction: str,
-                   gamma: float = 0.1, follow: bool = True) -> Denoiser:
+class RivalDenoiser:
     """A denoiser for one run of ancestral sampling, with classifier-free guidance and away from what other conditions would make: null + guidance_scale * (conditional - null) + rival_scale * (conditional - rival).
 
     rivals (B, R, embed_dim): R conditions a sample, equally likely beforehand; rival is the network's output for *one of them, not known which*: the mean of its outputs for all, weighted by how likely each is after the
-    steps so far. A step from z_t to z_s has density q(z_s | z_t, x_hat) under a condition whose estimate is x_hat, so the weights follow from the path by Bayes' rule (Composable Diffusion, arXiv 2206.01714, subtracts one
-    condition; here it is a mixture). Equal weights throughout would only push away from their mean. follow: False for those, as a control. gamma: as the sampler's. One network call of R + 2 times the batch.
+    steps so far. A step from z_t to z_s has density q(z_s | z_t, x_hat) under a condition whose estimate is x_hat, so the weights follow from the path by Bayes' rule. (Composable Diffusion, arXiv 2206.01714, subtracts
+    one condition; here it is a mixture, the equal weights of which would only push away from their mean.) follow: False for those, as a control. gamma: as the sampler's. One network call of R + 2 times the batch.
     """
-    count, before, log_weight = rivals.shape[1], None, torch.zeros(rivals.shape[:2], device=rivals.device)
 
-    def denoise(z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
-        nonlocal before, log_weight
-        outputs = net(torch.cat([z] * (count + 2)), torch.cat([log_snr] * (count + 2)), torch.cat([cond, torch.zeros_like(cond), *rivals.unbind(1)]))
-        conditional, null, *others = outputs.chunk(count + 2)
+    def __init__(self, net: Callable[..., torch.Tensor], cond: torch.Tensor, rivals: torch.Tensor, guidance_scale: float, rival_scale: float, prediction: str,
+                 gamma: float = 0.1, follow: bool = True) -> None:
+        self.net, self.conditions, self.prediction = net, torch.cat([cond, torch.zeros_like(cond), *rivals.unbind(1)]), prediction
+        self.guidance_scale, self.rival_scale, self.gamma, self.follow = guidance_scale, rival_scale, gamma, follow
+        self.log_weight = torch.zeros(rivals.shape[:2], device=rivals.device)
+        self.before: tuple[torch.Tensor, list[torch.Tensor], torch.Tensor] | None = None  # the last z, what each rival made of it, and its log-SNR
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """(B, R): how likely each rival is after the steps so far."""
+        return self.log_weight.softmax(dim=1)
+
+    def __call__(self, z: torch.Tensor, log_snr: torch.Tensor) -> torch.Tensor:
+        """As any `Denoiser`; log_snr is the same for all samples."""
+        count = len(self.conditions) // len(z)
+        conditional, null, *others = self.net(torch.cat([z] * count), torch.cat([log_snr] * count), self.conditions).chunk(count)
+        if self.follow:
+            self._follow(z.detach(), log_snr, [output.detach() for output in others])
+        rival = torch.einsum("b r, r b ... -> b ...", self.weights, torch.stack(others))
+        return to_x(null + self.guidance_scale * (conditional - null) + self.rival_scale * (conditional - rival), z, log_snr, self.prediction)
+
+    def _follow(self, z: torch.Tensor, log_snr: torch.Tensor, outputs: list[torch.Tensor]) -> None:
         now = log_snr[0].double().cpu()
-        if before is not None and follow:
-            z_t, estimates, then = before
-            off = torch.stack([(z.detach() - ancestral_step(z_t, x_hat, then, now)).square().flatten(1).sum(dim=1) for x_hat in estimates], dim=1)
-            log_weight = log_weight - off / (2 * float(ancestral_variance(then, now, gamma)))
-        before = z.detach(), [to_x(output.detach(), z.detach(), log_snr, prediction).clamp(-1, 1) for output in others], now
-        rival = torch.einsum("b r, r b ... -> b ...", log_weight.softmax(dim=1), torch.stack(others))
-        return to_x(null + guidance_scale * (conditional - null) + rival_scale * (conditional - rival), z, log_snr, prediction)
-
-    return denoise
+        if self.before is not None:
+            z_t, estimates, then = self.before
+            off = torch.stack([(z - ancestral_step(z_t, x_hat, then, now)).square().flatten(1).sum(dim=1) for x_hat in estimates], dim=1)
+            self.log_weight = self.log_weight - off / (2 * float(ancestral_variance(then, now, self.gamma)))
+        self.before = z, [to_x(output, z, log_snr, self.prediction).clamp(-1, 1) for output in outputs], now
 
 
 def reconstruction_denoiser(denoise: Denoiser, observe: Callable[[torch.Tensor], torch.Tensor], observed: torch.Tensor, weight: float,

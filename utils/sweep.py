@@ -34,8 +34,7 @@ SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 CLIP_SCALES = (1.0, 1.5, 2.0, 3.0)
 INTERVALS = {"nowhere": None, "everywhere": (-math.inf, math.inf), "below -2": (-math.inf, -2.0), "from -2 to 0": (-2.0, 0.0), "from 0 on": (0.0, math.inf)}  # of log-SNR
 INTERVAL_SCALE = 3.0  # guidance scale in an interval
-RIVAL_SCALES = (0.0, 1.0, 2.0, 4.0)
-RIVAL_CONTROL = 2.0  # the scale of the control
+RIVAL_SCALE = 2.0
 
 
 class Sweep(ResultRows):
@@ -120,8 +119,8 @@ def intervals_of_clips(model: Model, num: int, seed: int, path: Path, kind: str 
 
 
 def rivals_of_clips(model: Model, num: int, seed: int, path: Path, kind: str = "motion") -> None:
-    """As `guidance_of_clips`, with the recipe's guidance, and away from rivals at each of RIVAL_SCALES; as a control once with rivals that are always equally likely."""
-    rows = {f"rivals {scale:g}": {"rival_scale": scale} for scale in RIVAL_SCALES} | {f"rivals {RIVAL_CONTROL:g}, equally likely": {"rival_scale": RIVAL_CONTROL, "follow_rivals": False}}
+    """As `guidance_of_clips`, with the recipe's guidance, alone and away from rivals at RIVAL_SCALE; as a control once with rivals that stay equally likely."""
+    rows = {"rivals 0": {"rival_scale": 0.0}, f"rivals {RIVAL_SCALE:g}": {"rival_scale": RIVAL_SCALE}, f"rivals {RIVAL_SCALE:g}, equally likely": {"rival_scale": RIVAL_SCALE, "follow_rivals": False}}
     _rows_of_clips(model, num, seed, path, kind, {name: {"guidance_scale": model.recipe.guidance_scale, **row} for name, row in rows.items()})
 
 
