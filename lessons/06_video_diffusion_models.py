@@ -422,15 +422,19 @@ from utils.samplers import RivalDenoiser, sample_loop
 both = rivals(prompt)
 print(prompt, "  rivals:", *both, sep="\n  ")
 eight = 2 if BUDGET == "smoke" else 8
-generators = [generator(k, 12) for k in range(eight)]
-denoise = RivalDenoiser(lambda z, log_snr, c: model.net(z, log_snr, c), model.encode([prompt] * eight), model.encode(both)[None].expand(eight, -1, -1), 2.0, 2.0, "v")
-times, believed = model.recipe.schedule.times(min(STEPS, 16)), []
-with torch.no_grad():
-    for state in sample_loop(denoise, torch.cat([torch.randn(1, 1, 16, 32, 32, generator=g) for g in generators]).to(DEVICE), model.log_snr(times), generators, "ancestral"):
-        believed.append(denoise.weights[:, 0].cpu())
-figure, ax = plt.subplots(figsize=(6, 2.6), layout="constrained")
-ax.plot(model.log_snr(times)[:-1], torch.stack(believed), color=show.BLUE, alpha=0.7)
-ax.set(xlim=(-10, 8), ylim=(-0.03, 1.03), xlabel="log-SNR", ylabel=f"weight of\n“{both[0].split(' and ')[0]} and ...”", title=f"which mistake is this clip about to make? ({eight} clips)")
+levels = model.log_snr(model.recipe.schedule.times(min(STEPS, 16)))
+figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), sharey=True, layout="constrained")
+for ax, scale in zip(axes, (0.0, 2.0)):
+    generators, believed = [generator(k, 12) for k in range(eight)], []
+    denoise = RivalDenoiser(model.net, model.encode([prompt] * eight), model.encode(both)[None].expand(eight, -1, -1), 2.0, scale, "v")
+    noise = torch.cat([torch.randn(1, 1, 16, 32, 32, generator=g) for g in generators]).to(DEVICE)
+    with torch.no_grad():
+        for _ in sample_loop(denoise, noise, levels, generators, "ancestral"):
+            believed.append(denoise.weights[:, 0].cpu())
+    ax.plot(levels[:-1], torch.stack(believed), color=show.BLUE, alpha=0.6)
+    ax.set(xlim=(-8, 4), ylim=(-0.03, 1.03), xlabel="log-SNR", title=f"h = {scale:g}: {'the sampler only watches' if not scale else 'it also pushes'}")
+axes[0].set_ylabel("weight of the first rival")
+figure.suptitle(f"which mistake is this clip about to make? ({eight} clips)")
 plt.show()
 
 # %%
@@ -454,7 +458,7 @@ assert abs(followed["both_ways"] - alone["both_ways"]) < 0.1 and followed["pairs
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# The weights start at one half: in the strongest noise neither mistake shows. Between about −5 and 0 each clip makes up its mind, and its weight goes to one side. Away from rivals, five clips in six show both digits instead of two in three, and the commonest mistake is nearly gone. The same weights, not trained any further: they knew it, each place for itself. The control costs as much and helps nothing: what helps is knowing *which* mistake.
+# *Watched alone*, the weights start near one half: in strong noise neither mistake shows. From about −5 on each clip makes up its mind, and its weight goes to one side. *With the push* they soon jump from side to side: after each push away from one mistake, the step just taken fits the other one better, so the next push goes the other way, and neither wins. Away from rivals, five clips in six show both digits instead of two in three, and the commonest mistake is nearly gone. The same weights, not trained any further: they knew it, each place for itself. The control costs as much and helps nothing: what helps is knowing *which* mistake.
 #
 # What stays is what the rivals do not name. In a fifth of the clips both digits still go the same way: directions are chosen place by place, too. *Pairs* gain little, as the model hardly knows whose direction is whose (below). And the path comes out a little worse. So `rival_scale` is an option, off by default: all other numbers and clips of the series are without it. (Two places that look at each other could do without the trick: [lesson 10](10_make_a_video.ipynb) trains an image model for that.)
 # </details>
