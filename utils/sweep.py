@@ -34,7 +34,7 @@ SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 CLIP_SCALES = (1.0, 1.5, 2.0, 3.0)
 INTERVALS = {"nowhere": None, "everywhere": (-math.inf, math.inf), "below -2": (-math.inf, -2.0), "from -2 to 0": (-2.0, 0.0), "from 0 on": (0.0, math.inf)}  # of log-SNR
 INTERVAL_SCALE = 3.0  # guidance scale in an interval
-RIVAL_SCALE = 2.0
+RIVAL_SCALE = 2.0  # of guidance away from rival captions
 
 
 class Sweep(ResultRows):
@@ -161,9 +161,10 @@ def main() -> None:
     if model.kind == "video" and a.what != "steps" and model.recipe.captions:
         OF_CLIPS[a.what](model, a.num, a.seed, path, "motion" if model.recipe.paired else "digits")
         return
-    if model.recipe.sample_shape[-1] != MNIST_SIZE or a.what in ("intervals", "rivals") or a.what == "guidance" and model.recipe.captions is None:
-        parser.error({"steps": f"{a.model} is not an image model of single digits", "guidance": f"{a.model} is not an image model of single digits, or a video model, with captions",
-                      "intervals": f"{a.model} is not a video model with captions", "rivals": f"{a.model} is not a video model with captions"}[a.what])
+    if a.what in ("intervals", "rivals"):
+        parser.error(f"{a.model} is not a video model with captions")
+    if model.recipe.sample_shape[-1] != MNIST_SIZE or a.what == "guidance" and model.recipe.captions is None:
+        parser.error({"steps": f"{a.model} is not an image model of single digits", "guidance": f"{a.model} is not an image model of single digits, or a video model, with captions"}[a.what])
     sweep = Sweep(model, a.num, a.seed, path, **({} if a.what == "steps" else _recipes_way(model)))
     sweep.controls()
     if a.what == "steps":
