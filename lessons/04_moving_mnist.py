@@ -78,6 +78,7 @@ from einops import rearrange
 from utils import show
 from utils.captions import DIRECTIONS
 from utils.data import FINE_FPS, FINE_SPEED, MovingMNIST, mnist
+from utils.evaluate import sampling_words
 from utils.exercises import check
 from utils.runtime import ASSETS, budget, generator, outputs
 
@@ -615,7 +616,7 @@ for name, clips in {"half the light": 0.5 * shown[FLOOR], "grey background": sho
 
 # %%
 result = json.loads((ASSETS / "results" / "vdm-text.json").read_text())
-print(f"vdm-text, n = {result['n']} a row, {result['steps']} steps, guidance {result['guidance_scale']:g}\n")
+print(f"vdm-text, n = {result['n']} a row, {sampling_words(result)}\n")
 print(f"{'':40s}{'kernel distance':>21s}" + HEAD)
 for name in (FLOOR, "vdm-text", "control: half speed", "control: digits change half-way"):
     r = result["rows"]["motion"][name]

@@ -76,6 +76,7 @@ import torch
 from utils import load_pretrained, show
 from utils.captions import VOCABULARY, CaptionError, parse
 from utils.data import MovingMNIST
+from utils.evaluate import sampling_words
 from utils.exercises import check
 from utils.metrics import motion, obeyed, read
 from utils.runtime import ASSETS, budget, generator, outputs, pick_device
@@ -104,7 +105,7 @@ show.play(clips, captions, scale=4, path=outputs() / "06_captions.gif")
 show.film_strip(clips, captions, every=2, title="the same clips as film strips (shipped weights)")
 
 # %% [markdown]
-# Change the caption in the next cell and run it as often as you like: four clips, each from its own noise. On Colab the cell is a form. (`guidance_scale`: how hard to push towards the caption, section 6.)
+# Change the caption in the next cell and run it as often as you like: four clips, each from its own noise. On Colab the cell is a form. (`guidance_scale`: how hard to push towards the caption, section 6. Above 1 the sampler also pushes away from clips that show one digit two times, section 7.)
 
 # %%
 caption = "3 moving left and 7 moving up right"  #@param {type:"string"}
@@ -317,7 +318,7 @@ for name, history in {"shipped weights, going on": tuning.history, "yours": own_
 # | clips ignore the caption | the null condition was never trained, or guidance is 0 |
 #
 # ## 6. The guidance dial
-# The model was trained with the caption dropped in one clip of ten, so it can predict with and without it. Guidance extrapolates along the difference: $\hat v = \hat v_\varnothing + g\,(\hat v_c - \hat v_\varnothing)$. **Predict, then run:** what do $g = 0$, $1$, $2$, $4$ and $8$ look like?
+# The model was trained with the caption dropped in one clip of ten, so it can predict with and without it. Guidance extrapolates along the difference: $\hat v = \hat v_\varnothing + g\,(\hat v_c - \hat v_\varnothing)$. (`rival_scale=0`: this dial alone. What the recipe adds to it comes in section 7.) **Predict, then run:** what do $g = 0$, $1$, $2$, $4$ and $8$ look like?
 #
 # <details><summary>Answer</summary>
 #
@@ -327,7 +328,7 @@ for name, history in {"shipped weights, going on": tuning.history, "yours": own_
 # %%
 dial = [0.0, 1.0, 2.0, 4.0, 8.0]
 prompt = "3 moving left and 7 moving up right"
-swept = torch.cat([model.sample([prompt], steps=STEPS, guidance_scale=g, seed=4) for g in dial])
+swept = torch.cat([model.sample([prompt], steps=STEPS, guidance_scale=g, rival_scale=0.0, seed=4) for g in dial])
 show.film_strip(swept, [f"g = {g:g}" for g in dial], every=2, title=prompt)
 
 # %% [markdown]
@@ -342,8 +343,8 @@ test = MovingMNIST("test", seed=7, captions="motion").sample(N)
 
 
 def clips_of(maker, g=None):
-    """One clip a caption; g None: the recipe's guidance scale."""
-    return maker.sample(test.captions, steps=min(STEPS, 16), guidance_scale=g, seed=7)
+    """One clip a caption, by guidance alone; g None: the recipe's guidance scale."""
+    return maker.sample(test.captions, steps=min(STEPS, 16), guidance_scale=g, rival_scale=0.0, seed=7)
 
 
 usual = f"{model.recipe.guidance_scale:g}"
@@ -460,14 +461,14 @@ assert abs(followed["both_ways"] - alone["both_ways"]) < 0.1 and followed["pairs
 #
 # *Watched alone*, the weights start near one half: in strong noise neither mistake shows. From about −5 on each clip makes up its mind, and its weight goes to one side. *With the push* they soon jump from side to side: after each push away from one mistake, the step just taken fits the other one better, so the next push goes the other way, and neither wins. Away from rivals, five clips in six show both digits instead of two in three, and the commonest mistake is nearly gone. The same weights, not trained any further: they knew it, each place for itself. The control costs as much and helps nothing: what helps is knowing *which* mistake.
 #
-# What stays is what the rivals do not name. In a fifth of the clips both digits still go the same way: directions are chosen place by place, too. *Pairs* gain little, as the model hardly knows whose direction is whose (below). And the path comes out a little worse. So `rival_scale` is an option, off by default: all other numbers and clips of the series are without it. (Two places that look at each other could do without the trick: [lesson 10](10_make_a_video.ipynb) trains an image model for that.)
+# What stays is what the rivals do not name. In a fifth of the clips both digits still go the same way: directions are chosen place by place, too. *Pairs* gain little, as the model hardly knows whose direction is whose (below). And the path comes out a little worse. The recipe takes $h = 2$ (`rival_scale`) wherever it guides: the clips of section 1, and the numbers below. Above, guidance was alone so far, to see what it does by itself. (Two places that look at each other could do without the trick: [lesson 10](10_make_a_video.ipynb) trains an image model for that.)
 # </details>
 #
 # From a results file, measured once with more clips, all the numbers of [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip): the kernel *distance* to real clips; *digits* and *pairs* as asked; how far a digit is from the best bouncing path; its *speed* in pixels a frame; *identity*. The last control, real clips backwards, should pass in all but pairs, as the captions do not fit them.
 
 # %%
 result = json.loads((ASSETS / "results" / "vdm-text.json").read_text())
-print(f"n = {result['n']} a row, {result['steps']} steps, guidance {result['guidance_scale']:g}, test digits; "
+print(f"n = {result['n']} a row, {sampling_words(result)}, test digits; "
       f"sampled on {result['device']}")
 columns = f"{'distance':>27s}{'digits':>9s}{'one twice':>11s}{'pairs':>8s}{'off the path':>14s}{'speed':>8s}{'identity':>10s}"
 for kind, rows in result["rows"].items():
@@ -625,6 +626,7 @@ plt.show()
 # | cosine log-SNR in [−20, 20], continuous time; ε-prediction (UCF101) or v (BAIR, Kinetics) | the same with v, its middle shifted to −2 | sixteen frames of one scene are redundant. At equal FLOPs a shift to −3 helped a smaller network where motion and identity are decided (log-SNR −2 and below) and hurt where only sharpness is ([table of shapes](../assets/results/README.md#shapes)); −2 is a compromise, not tested by itself |
 # | text: BERT-large with attention pooling | two small transformer layers with attention pooling, trained jointly | the grammar has sixteen words |
 # | ancestral sampling, up to 256 steps | the same with γ = 0.1, 32 steps (16 where this lesson counts clips live) | minutes |
+| classifier-free guidance | the same, and away from the caption's rivals | one digit two times was the commonest mistake (section 7) |
 # | no curriculum | one digit, then two, in strong noise, with directions; later every fourth step | without it the weights stayed deaf to directions (section 7) |
 # | Adam, learning rate 3e-4 (UCF-101) | Muon for matrices, Adam for the rest (the shipped weights: Adam) | a lower loss at the same step ([lesson 13](13_scaling_up.ipynb#More-from-the-same-FLOPs:-the-optimizer)) |
 # | joint training on images and video, K = 8 | the same; each image with a noise level of its own | [lesson 07](07_joint_training.ipynb#6.-Whose-caption,-whose-noise?) |

@@ -708,7 +708,7 @@ own = [generator(9, i) for i in range(len(x))]
 seen = reconstruction_denoiser(guided_denoiser(model.net, model.encode(captions), G, "v"), shadow, known_shadow, weight)
 with torch.no_grad():
     *_, state = sample_loop(seen, randn_per_sample(x.shape[1:], own).to(DEVICE), levels_, own, "ancestral")
-    unguided = model.sample(captions, seed=9, **options).to(x) * 2 - 1
+    unguided = model.sample(captions, seed=9, rival_scale=0.0, **options).to(x) * 2 - 1
 shadows = {"the real clip": known_shadow, "made from its shadow": shadow(state.z), "made without it": shadow(unguided)}
 figure, axes = plt.subplots(1, 3, figsize=(7, 2.6), layout="constrained")
 for ax, (name, its) in zip(axes, shadows.items()):

@@ -75,6 +75,7 @@ from einops import rearrange
 from utils import load_pretrained, show
 from utils.data import FINE_FPS, MovingMNIST
 from utils.diffusion import loss_per_sample, q_sample, to_x
+from utils.evaluate import sampling_words
 from utils.exercises import check
 from utils.hearing import outputs as outputs_of
 from utils.metrics import obeyed, read
@@ -427,7 +428,7 @@ show.film_strip(both, ["vdm-text"] * 3 + ["mav"] * 3, every=3, title=prompt)
 results = {name: json.loads((ASSETS / "results" / f"{name}.json").read_text()) for name in ("mav-image", "mav", "vdm-text")}
 for name in ("mav", "vdm-text"):
     r = results[name]
-    print(f"{name}: n = {r['n']}, {r['steps']} steps, guidance {r['guidance_scale']:g}, {r['device']}; {total_flops(r['trained']):.2g} FLOPs of training, all runs together")
+    print(f"{name}: n = {r['n']}, {sampling_words(r)}, {r['device']}; {total_flops(r['trained']):.2g} FLOPs of training, all runs together")
 
 # %%
 print(f"{'captions with directions':34s}{'digits':>14s}{'direction':>20s}{'path px':>9s}{'speed':>7s}{'identity':>10s}{'distance':>10s}")

@@ -1077,7 +1077,7 @@ print(f"loss: {np.mean(tuning.history[:quarter]):.3f} in the first quarter of th
 # %%
 originals = torch.stack([data[k][:, :16] for k in (0, 8, 16)])                 # a disc, a square, a triangle
 originals = (originals + 1) / 2
-digits, learnt = (some.sample(num=3, steps=STEPS if BUDGET == "smoke" else 16, seed=1) for some in (vdm, tuning.model()))
+digits, learnt = (some.sample(num=3, steps=STEPS if BUDGET == "smoke" else 16, temporal_scale=1.0, seed=1) for some in (vdm, tuning.model()))
 everything = torch.cat([originals, digits, learnt])
 show.film_strip(everything, ["the folder"] * 3 + ["before"] * 3 + [f"after {few.steps} steps"] * 3, title="same noise before and after")
 

@@ -291,7 +291,7 @@ def test_clips_can_be_sampled_in_one_place_and_measured_in_another(tmp_path, mon
     monkeypatch.setattr(Model, "sample", None)  # from here on nothing can be sampled
     kept = evaluate_model(model, 8, folder=tmp_path, steps=2)
     assert kept["device"] == direct["device"] and kept["rows"]["motion"]["vdm-text"]["mean"] == pytest.approx(direct["rows"]["motion"]["vdm-text"]["mean"], abs=1e-3)
-    for other in ({"steps": 3}, {"steps": 2, "guidance_scale": 1.0}, {"steps": 2, "seed": 1}, {"steps": 2, "sampler": "ddim"}):
+    for other in ({"steps": 3}, {"steps": 2, "guidance_scale": 1.0}, {"steps": 2, "seed": 1}, {"steps": 2, "sampler": "ddim"}, {"steps": 2, "rival_scale": 1.0}):
         with pytest.raises(DataError, match="vdm-text-motion.npz holds clips of other weights"):
             evaluate_model(model, 8, folder=tmp_path, **other)
     with pytest.raises(DataError, match="or prompts"):

@@ -147,12 +147,13 @@ def test_what_telling_is_worth_against_its_closed_form_and_a_deaf_model_for_whic
 def test_what_is_drawn_is_read_against_the_captions_that_were_asked_for():
     asked = []
 
-    def real(captions, seed):
+    def real(captions, seed, rival_scale):
+        assert rival_scale == 0
         asked.extend(captions)
         return (MAV_IMAGE.dataset("test", seed).sample(len(captions)).video + 1) / 2
 
     found = drawn(fake(None, sample=real), num=48, seed=5)
-    again = drawn(fake(None, sample=lambda captions, seed: real(captions, seed).roll(1, 0)), num=48, seed=5)  # everyone gets somebody else's
+    again = drawn(fake(None, sample=lambda captions, **options: real(captions, **options).roll(1, 0)), num=48, seed=5)  # everyone gets somebody else's
     assert len(asked) == 96 and all(parse(text).directions is None for text in asked)
     assert found["digits"] > 0.6 > 0.2 > again["digits"] and found["digits_n"] == 48 and found["guidance_scale"] == MAV_IMAGE.guidance_scale and found["twice"] < 0.1
 

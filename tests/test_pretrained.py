@@ -53,7 +53,7 @@ def test_other_lengths(model, frames):
 def test_samplers(model):
     clips = [model.sample(["3 and 7"], steps=3, **options) for options in (
         {"sampler": "ddim"}, {"sampler": "ancestral"}, {"sampler": "dpm++"}, {"sampler": "ddim", "eta": 1.0}, {"langevin": 0.1}, {"guidance_rescale": 0.7},
-        {"guidance_interval": (-2.0, 0.0)}, {"rival_scale": 2.0}, {"rival_scale": 4.0})]
+        {"guidance_interval": (-2.0, 0.0)}, {"rival_scale": 0.0}, {"rival_scale": 4.0})]
     assert all(clip.shape == (1, 1, 16, 32, 32) for clip in clips)
     assert all(not torch.equal(a, b) for i, a in enumerate(clips) for b in clips[:i])
 
@@ -67,6 +67,40 @@ def test_rivals_are_the_captions_with_one_digit_two_times_each_for_its_own_sampl
     given = clips[0.0][:, :, :16]
     for repaired in (model.extend(given, 20, ["3 and 7"] * 3, steps=2, rival_scale=2.0), model.vary(given, -3.0, ["3 and 7"] * 3, steps=8, rival_scale=2.0)):
         assert repaired.isfinite().all()
+
+
+def test_samples_keep_away_from_rivals_by_default_where_they_are_guided(model):
+    captions, usual = ["3 and 7", "1 moving up and 0 moving left"], model.recipe.rival_scale
+    clips = {scale: model.sample(captions, steps=2, rival_scale=scale) for scale in (None, 0.0, usual)}
+    assert usual > 0 and torch.equal(clips[None], clips[usual]) and not torch.allclose(clips[None], clips[0.0], atol=1e-4)
+    assert torch.equal(model.sample(labels=[[3, 7]], steps=2), model.sample(["3 and 7"], steps=2, rival_scale=usual))
+    for without in ({"guidance_scale": 1.0}, {"sampler": "ddim"}, {"langevin": 0.1}, {"guidance_rescale": 0.7}, {"guidance_interval": (-2.0, 0.0)}):
+        assert model.sampled_with(without, True)["rival_scale"] == 0 and torch.equal(model.sample(captions, steps=2, **without), model.sample(captions, steps=2, rival_scale=0.0, **without))
+    given = clips[0.0]
+    assert torch.equal(model.vary(given, -3.0, captions, steps=8), model.vary(given, -3.0, captions, steps=8, rival_scale=0.0))
+
+
+def test_temporal_guidance(model):
+    captions = ["3 and 7", "1 moving up and 0 moving left"]
+    plain, guided = (model.sample(captions, steps=2, rival_scale=0.0, temporal_scale=scale) for scale in (None, 2.0))
+    assert torch.equal(plain, model.sample(captions, steps=2, rival_scale=0.0)) and not torch.allclose(plain, guided, atol=1e-3)
+    assert torch.allclose(guided[1:], model.sample(["9", captions[1]], steps=2, rival_scale=0.0, temporal_scale=2.0)[1:], atol=1e-5)
+    one = model.sample(captions[:1], num_frames=1, steps=2, rival_scale=0.0)
+    assert torch.allclose(one, model.sample(captions[:1], num_frames=1, steps=2, rival_scale=0.0, temporal_scale=2.0), atol=1e-5)  # a single frame has no others
+    first, both = (model.sample(captions[:1], sampler="ddim", steps=3, num_frames=frames, temporal_scale=0.0) for frames in (1, 2))
+    assert torch.allclose(first[:, :, 0], both[:, :, 0], atol=1e-4)  # each frame by itself: the first does not know whether there is a second
+
+
+def test_temporal_guidance_is_the_recipes_by_default_and_for_clips_only():
+    recipe = replace(VDM, net=replace(VDM.net, channels=(8, 16), blocks=(1, 1), space=(False, True), time=(False, True), embed_dim=16, head_dim=8))
+    video = Model(recipe, randomize(UNet(recipe.net)), device="cpu")
+    usual, without, strong = (video.sample(num=2, steps=2, **options) for options in ({}, {"temporal_scale": 1.0}, {"temporal_scale": recipe.temporal_scale}))
+    assert recipe.temporal_scale > 1 and torch.equal(usual, strong) and not torch.allclose(usual, without, atol=1e-4)
+    assert torch.equal(video.inpaint(usual, torch.zeros(1), steps=2), without)  # what is given a part does without
+    assert torch.equal(Model(replace(recipe, num_images=0), video.net, device="cpu").sample(num=2, steps=2), without)  # and a network that never saw an image
+    digits = Model(MNIST_DDPM, UNet(MNIST_DDPM.net), device="cpu")
+    with pytest.raises(ValueError, match="clips from nothing"):
+        digits.sample(num=1, steps=1, temporal_scale=2.0)
 
 
 def test_one_label_a_sample_may_be_a_plain_list():
@@ -89,7 +123,7 @@ def test_predict_x_agrees_with_the_network(model):
     ({"guidance_interval": (2.0, -2.0)}, ValueError, "lowest log-SNR that is guided"), ({"sampler": "magic"}, ValueError, "ddim, ancestral, dpm"), ({"captions": ["3"], "labels": torch.tensor([[3]])}, ValueError, "not both"),
     ({"labels": torch.tensor([[11, 2]])}, CaptionError, "0 to 9"), ({"rival_scale": -1.0}, ValueError, "rival_scale is at least 0"),
     *(({"captions": ["3 and 7"], "rival_scale": 1.0, **more}, ValueError, "rival_scale") for more in ({"langevin": 0.1}, {"guidance_rescale": 0.7}, {"guidance_interval": (-2.0, 0.0)}, {"sampler": "ddim"})),
-    ({"rival_scale": 1.0}, ValueError, "from captions")])
+    ({"rival_scale": 1.0}, ValueError, "from captions"), ({"temporal_scale": -1.0}, ValueError, "temporal_scale is at least 0")])
 def test_bad_requests_are_explained(model, arguments, error, message):
     with pytest.raises(error, match=message):
         model.sample(**{"steps": 1, **arguments})

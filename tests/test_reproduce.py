@@ -73,7 +73,7 @@ def test_time_that_is_up_and_stages_that_fail_lose_nothing(run, capsys):
 
 def test_compiling_is_for_training_alone(run):
     assert [(arguments[0], "--compile" in arguments) for arguments in run("--compile", "--only", "mav")] == [("utils.train", True), ("utils.evaluate", False)]
-    assert [(arguments[0], "--compile" in arguments) for arguments in run("--only", "vdm")] == [("utils.train", False), ("utils.evaluate", False)]
+    assert [(arguments[0], "--compile" in arguments) for arguments in run("--only", "vdm")] == [("utils.train", False), ("utils.evaluate", False), ("utils.sweep", False)]
 
 
 def test_names_that_do_not_exist_are_refused(run, capsys):
@@ -93,7 +93,7 @@ def test_what_was_done_with_other_settings_is_done_again(run, tmp_path, capsys):
     assert [arguments[0] for arguments in again] == ["utils.evaluate"] and "evaluate vdm, which was done with other settings" in capsys.readouterr().out  # training does not depend on it
     for other in (["--budget", "smoke", "--amp", "fp16"], ["--budget", "t4-long"]):  # in folders of their own: neither meets the checkpoint or the weights of another
         ran = run("--num", "16", "--only", "vdm", *other)
-        assert [arguments[0] for arguments in ran] == ["utils.train", "utils.evaluate"]
+        assert [arguments[0] for arguments in ran if arguments[0] != "utils.sweep"] == ["utils.train", "utils.evaluate"]
     assert {path.name for path in tmp_path.iterdir()} == {"smoke-auto", "smoke-fp16", "t4-long-auto"}
     assert str(tmp_path) not in (tmp_path / "smoke-auto" / "done.json").read_text()  # the folder may be moved
 
@@ -116,8 +116,8 @@ def test_a_model_that_keeps_its_shipped_weights_is_measured_in_its_folder(run, t
     run.stand_in.kept = ("vdm-text",)
     ran = run("--only", "vdm-text", "vdm", "survival")
     weights = str(tmp_path / "t4-long-auto" / "vdm-text" / "vdm-text.pt")
-    assert [arguments[:2] for arguments in ran] == [["utils.train", "vdm"], ["utils.evaluate", "vdm"], ["utils.train", "vdm-text"], ["utils.evaluate", weights]]
-    assert ["--publish" in arguments for arguments in ran] == [True, False, False, False] and "left out: survival" in capsys.readouterr().out
+    assert [arguments[:2] for arguments in ran] == [["utils.train", "vdm"], ["utils.evaluate", "vdm"], ["utils.train", "vdm-text"], ["utils.evaluate", weights], ["utils.sweep", "temporal"]]
+    assert ["--publish" in arguments for arguments in ran] == [True, False, False, False, False] and "left out: survival" in capsys.readouterr().out
     run.stand_in.kept = ()  # say, as the shipped ones were deleted: now these are published
     ran = run("--only", "vdm-text", "vdm", "survival")
     assert [arguments[:2] for arguments in ran] == [["utils.train", "vdm-text"], ["utils.evaluate", "vdm-text"], ["utils.sweep", "guidance"], ["utils.sweep", "intervals"], ["utils.sweep", "rivals"], ["utils.survival", "vdm-text"]] and "--publish" in ran[0]

@@ -7,7 +7,7 @@ import torch
 
 from utils.diffusion import to_eps, to_x
 from utils.runtime import generator
-from utils.samplers import RivalDenoiser, ancestral_step, ancestral_variance, ddim_step, dpm_solver_step, guided_denoiser, langevin_step, sample_loop
+from utils.samplers import RivalDenoiser, ancestral_step, ancestral_variance, ddim_step, dpm_solver_step, guided_denoiser, langevin_step, sample_loop, temporally_guided
 from utils.schedule import CosineBetaSchedule, CosineSchedule, FlowSchedule, LinearBetaSchedule, alpha_sigma
 
 COSINE, LINEAR, FLOW = CosineSchedule(), LinearBetaSchedule(), FlowSchedule()
@@ -203,6 +203,40 @@ def test_guidance_scale_zero_one_and_linear_in_between():
         assert torch.allclose(at[0.0], null, atol=1e-6)
         assert torch.allclose(at[1.0], to_x(linear_net(z, log_snr, cond), z, log_snr, prediction), atol=1e-6)
         assert torch.allclose(at[3.0], null + 3 * (at[1.0] - null), atol=1e-4)  # guiding x, eps or v is the same
+
+
+def exact_net(correlation):
+    """The exact v-prediction for pairs of frames, normal with unit variance and this correlation, and for single frames: as if trained on both."""
+
+    def net(z, log_snr, cond=None):
+        alpha, sigma = (number.to(z).view(-1, 1, 1, 1, 1) for number in alpha_sigma(log_snr.double()))
+        mean, half_difference = z.mean(2, keepdim=True), (z - z.mean(2, keepdim=True))
+        shrunk = [alpha * variance / (alpha**2 * variance + sigma**2) for variance in ((1 + correlation, 1 - correlation) if z.shape[2] == 2 else (1.0, 1.0))]
+        x_hat = shrunk[0] * mean + shrunk[1] * half_difference
+        return (alpha * z - x_hat) / sigma
+
+    return net
+
+
+def test_temporal_guidance_leaves_frames_alone_keeps_or_strengthens_what_they_share():
+    z, correlations = torch.randn(1, 1, 2, 100, 100, generator=generator(15), dtype=F64), {}
+    for scale in (0.0, 1.0, 1.5):
+        denoise = guided_denoiser(temporally_guided(exact_net(0.6), scale), None, 1.0, "v")
+        x = last(sample_loop(denoise, z, grid(64, CosineSchedule()), clip=False))
+        correlations[scale] = float(torch.corrcoef(x[0, 0].flatten(1))[0, 1])
+    assert correlations[0.0] == pytest.approx(0, abs=0.03) and correlations[1.0] == pytest.approx(0.6, abs=0.03) and correlations[1.5] > 0.7
+
+
+def test_temporal_guidance_passes_each_frame_the_inputs_of_its_clip():
+    seen, z = [], torch.randn(2, 1, 3, 4, 4, generator=generator(16))
+
+    def net(z, log_snr, cond=None, **inputs):
+        seen.append((z.shape, log_snr.tolist(), None if cond is None else cond[:, 0].tolist(), {name: tensor.tolist() for name, tensor in inputs.items()}))
+        return z * z.shape[2] + cond[:, :1, None, None, None]
+
+    out = temporally_guided(net, 3.0)(z, torch.tensor([1.0, 2.0]), torch.tensor([[5.0], [6.0]]), fps=torch.tensor([6.0, 30.0]))
+    assert seen == [((6, 1, 1, 4, 4), [1.0] * 3 + [2.0] * 3, [5.0] * 3 + [6.0] * 3, {"fps": [6.0] * 3 + [30.0] * 3}), ((2, 1, 3, 4, 4), [1.0, 2.0], [5.0, 6.0], {"fps": [6.0, 30.0]})]
+    assert torch.allclose(out, z + 3 * (3 * z - z) + torch.tensor([5.0, 6.0]).view(2, 1, 1, 1, 1), atol=1e-5)
 
 
 def test_guidance_rescale_brings_the_deviation_back():

@@ -74,8 +74,20 @@ def test_guidance_of_clips_is_measured_on_validation_digits(tmp_path, monkeypatc
     asked_of = []
     monkeypatch.setattr(model, "sample", lambda captions, **options: (asked_of.append((options["guidance_scale"], options["rival_scale"], options.get("follow_rivals", True))), sample(captions, **options))[1])
     sweep.rivals_of_clips(model, 8, 0, tmp_path / "rivals.json")
-    assert asked_of == [(2.0, 0.0, True), (2.0, 2.0, True), (2.0, 2.0, False)]
-    assert list(json.loads((tmp_path / "rivals.json").read_text())["rows"]) == ["rivals 0", "rivals 2", "rivals 2, equally likely"]
+    assert asked_of == [(2.0, 0.0, True), (2.0, 1.0, True), (2.0, 2.0, True), (2.0, 2.0, False)]
+    assert list(json.loads((tmp_path / "rivals.json").read_text())["rows"]) == ["rivals 0", "rivals 1", "rivals 2", "rivals 2, equally likely"]
+
+
+def test_temporal_guidance_is_measured_with_and_without_captions(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, "TEMPORAL_SCALES", (1.0, 1.5))
+    for text_width, kind in ((None, None), (16, "motion")):
+        net = UNetConfig(channels=(8, 16), blocks=(1, 1), space=(False, True), time=(False, True), embed_dim=16, head_dim=8, text_width=text_width)
+        recipe = replace(VDM_TEXT, net=net, sampling_steps=1, captions=VDM_TEXT.captions if kind else None)
+        sweep.temporal_of_clips(Model(recipe, randomize(UNet(net)), {"steps": 1}, device="cpu"), 8, 0, tmp_path / f"{kind}.json", kind)
+        result = json.loads((tmp_path / f"{kind}.json").read_text())
+        assert list(result["rows"]) == ["temporal 1", "temporal 1.5"] and result["captions"] == kind and result["split"] == "validation"
+        rows = list(result["rows"].values())
+        assert rows[0] != rows[1] and all(("pairs" in row) == bool(kind) and row["rmse"] > 0 and "kernel_distance_low" in row for row in rows)
 
 
 def test_intervals_of_guidance_follow_on_each_other():

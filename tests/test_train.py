@@ -552,7 +552,7 @@ def test_a_text_encoder_may_start_anew():
 def test_a_run_goes_on_when_only_the_way_of_sampling_has_changed(tmp_path):
     trainer = Trainer(VDM_TEXT, Budget(4, 2), device="cpu", amp="off")
     trainer.save(tmp_path / "checkpoint.pt")
-    Trainer(replace(VDM_TEXT, guidance_scale=7.0, sampler="ddim", sampling_steps=9), Budget(4, 2), device="cpu", amp="off").load(tmp_path / "checkpoint.pt")
+    Trainer(replace(VDM_TEXT, guidance_scale=7.0, rival_scale=1.0, temporal_scale=2.0, sampler="ddim", sampling_steps=9), Budget(4, 2), device="cpu", amp="off").load(tmp_path / "checkpoint.pt")
     with pytest.raises(CheckpointError, match="belongs to another run"):
         Trainer(replace(VDM_TEXT, null_probability=0.5), Budget(4, 2), device="cpu", amp="off").load(tmp_path / "checkpoint.pt")
 

@@ -97,7 +97,7 @@ def _path(folder: Path, model: Model, kind: str) -> Path:
 def kept_clips(path: Path | None, model: Model, prompts: list[str] | None, num: int, seed: int, **options) -> torch.Tensor:
     """The model's clips for the prompts, or `num` clips without prompts: sampled, or read from the file at `path`, which keeps them as whole grey levels from 0 to 255.
     DataError if the file has other weights, prompts or settings."""
-    made = {"trained": model.provenance, "n": num, "seed": seed, **sampled_with(model, options)}
+    made = {"trained": model.provenance, "n": num, "seed": seed, **model.sampled_with(options, prompts is not None)}
     if path is not None and path.exists():
         clips, captions = read_clips(path)
         if captions != prompts or made != {key: value for key, value in _made(path).items() if key in made}:
@@ -113,10 +113,11 @@ def kept_clips(path: Path | None, model: Model, prompts: list[str] | None, num: 
     return levels.float() / 255
 
 
-def sampled_with(model: Model, options: dict) -> dict[str, str | int | float]:
-    """How `Model.sample` would sample with these options: sampler, steps and guidance_scale, where the recipe says what is not given."""
-    defaults = {"steps": model.recipe.sampling_steps, "sampler": model.recipe.sampler, "guidance_scale": model.recipe.guidance_scale}
-    return {key: default if options.get(key) is None else options[key] for key, default in defaults.items()}
+def sampling_words(result: dict) -> str:
+    """What a results file says of `Model.sampled_with`, in words; of guidance only where there is any."""
+    away, temporal = result.get("rival_scale", 0.0), result.get("temporal_scale", 1.0)
+    return (f"{result['steps']} steps" + f", guidance {result['guidance_scale']:g}" * (result["guidance_scale"] != 1) + f", {away:g} away from rivals" * bool(away)
+            + f", temporal guidance {temporal:g}" * (temporal != 1))
 
 
 def _made(path: Path) -> dict:
@@ -250,7 +251,7 @@ def evaluate_model(model: Model, num: int, seed: int = 0, folder: Path | None = 
     in_training = model.kind == "video" and r.paired
     heard = {"hearing": hearing(model, min(num, HEARD), seed)} if in_training and not sample_only else {}
     sampled_on = {} if folder is None else {key: value for key, value in _made(_path(folder, model, _kinds(model)[0])).items() if key in ("device", "precision")}
-    return {**circumstances(model, num, seed), **sampled_on, **sampled_with(model, options),
+    return {**circumstances(model, num, seed), **sampled_on, **model.sampled_with(options, r.captions is not None),
             "seconds": round(time.monotonic() - start), "rows": rows, **heard}
 
 
@@ -263,6 +264,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="denoising steps (default: the recipe's)")
     parser.add_argument("--guidance-scale", type=float, help="(default: the recipe's)")
+    parser.add_argument("--rival-scale", type=float, help="guidance away from rival captions (default: the recipe's)")
+    parser.add_argument("--temporal-scale", type=float, help="temporal guidance, 1 for none (default: the recipe's)")
     parser.add_argument("--amp", default="auto", choices=("auto", "fp16", "bf16", "off"), help="precision of the network (default: by the device)")
     parser.add_argument("--device")
     parser.add_argument("--out", type=Path, help="where the JSON goes (default: assets/results/MODEL.json, or beside the file)")
@@ -279,7 +282,7 @@ def main() -> None:
     else:
         model, weights = load_model(a.what, a.device, a.amp), Path(a.what)
         out = weights.with_name(f"{weights.stem}-evaluation.json") if weights.suffix == ".pt" else RESULTS / f"{a.what}.json"  # NAME.json beside weights holds their loss
-        result = evaluate_model(model, a.num, a.seed, a.clips, a.sample_only, progress=True, steps=a.steps, guidance_scale=a.guidance_scale)
+        result = evaluate_model(model, a.num, a.seed, a.clips, a.sample_only, progress=True, steps=a.steps, guidance_scale=a.guidance_scale, rival_scale=a.rival_scale, temporal_scale=a.temporal_scale)
     if a.sample_only:
         return
     write_json(a.out or out, result)

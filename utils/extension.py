@@ -92,7 +92,7 @@ class Extensions(ResultRows):
         elif name == STOPPED:
             continued = self.real[:, :, GIVEN - 1:GIVEN].expand(-1, -1, FRAMES - GIVEN, -1, -1)
         else:
-            continued = torch.cat([self.model.sample(self.captions, seed=self.seed + start, progress=True, steps=self.more["steps"], guidance_scale=self.more["guidance_scale"])
+            continued = torch.cat([self.model.sample(self.captions, seed=self.seed + start, progress=True, steps=self.more["steps"], guidance_scale=self.more["guidance_scale"], rival_scale=0.0)
                                    for start in self.blocks()], dim=2)
         self.write(name, self.measure(torch.cat([self.real[:, :, :GIVEN], continued], dim=2)))
 

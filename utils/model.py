@@ -19,7 +19,7 @@ from .diffusion import augment, q_sample, to_x
 from .keyframes import join, windows
 from .recipes import Recipe
 from .runtime import amp_dtype, autocast, generator, pick_device, progress_file, randn_per_sample
-from .samplers import Denoiser, Known, RivalDenoiser, SampleState, guided_denoiser, reconstruction_denoiser, sample_loop
+from .samplers import Denoiser, Known, RivalDenoiser, SampleState, guided_denoiser, reconstruction_denoiser, sample_loop, temporally_guided
 from .unet import UNet
 
 CPU_CHUNK = {"image": 64, "upsample": 16}  # samples (for upsample: frames) in one network call, else 8; more is slower on a CPU
@@ -45,6 +45,7 @@ class Sampling:
     guidance_interval: tuple[float, float] | None = None
     rival_scale: float = 0.0
     follow_rivals: bool = True
+    temporal_scale: float = 1.0
     fps: float | None = None
     watch: Callable[[SampleState], object] | None = None
 
@@ -57,6 +58,8 @@ class Sampling:
             raise ValueError(f"guidance_interval is the lowest log-SNR that is guided and, above it, where guidance ends; got {self.guidance_interval}.")
         if self.rival_scale < 0 or self.rival_scale and (self.langevin or self.guidance_rescale or self.guidance_interval):
             raise ValueError(f"rival_scale is at least 0, and above it goes neither with a Langevin corrector nor with guidance_rescale or guidance_interval; got {self.rival_scale}.")
+        if self.temporal_scale < 0:
+            raise ValueError(f"temporal_scale is at least 0, and 1 without temporal guidance; got {self.temporal_scale}.")
 
 
 class Model:
@@ -89,11 +92,7 @@ class Model:
 
         Raises CaptionError for a caption outside the grammar, ValueError when the model takes no captions.
         """
-        if captions is not None and labels is not None:
-            raise ValueError("Pass captions or labels, not both.")
-        if labels is not None:
-            labels = torch.as_tensor(labels)
-            captions = [str(Caption(tuple(row))) for row in (labels[:, None] if labels.dim() == 1 else labels).tolist()]
+        captions = _said(captions, labels)
         if captions is None:
             return torch.zeros(1 if num is None else num, self.recipe.net.embed_dim, device=self.device)
         if self.recipe.captions is None:
@@ -114,21 +113,24 @@ class Model:
         num_frames: a length other than the training clips'. The noise of sample i depends only on (seed, i): the same on every device and for every
         `num`. Further keywords: steps, sampler ("ddim", "ancestral", "dpm++"), guidance_scale (g: 1 = as trained, more = closer to the
         caption, less varied) and fps (frames a second, for models that take it), by default the recipe's; eta, gamma, langevin (see `sample_loop`); guidance_rescale, guidance_interval (see `guided_denoiser`); rival_scale, how strongly to
-        keep away from clips that show one of a caption's two digits two times, and follow_rivals (`RivalDenoiser`; ancestral sampling only, and about twice as long); watch, a function called with the SampleState of every step.
+        keep away from clips that show one of a caption's two digits two times, and follow_rivals (`RivalDenoiser`; about twice as long); temporal_scale, how closely frames belong together, 1 being as trained
+        (`temporally_guided`; models of clips; about twice as long); watch, a function called with the SampleState of every step. rival_scale and temporal_scale, too, are by default the recipe's (see `sampled_with`) where a clip is sampled from
+        nothing; `vary`, `inpaint` and the others, which are given a part, do without unless told.
         """
         if self.kind == "upsample":
             raise ValueError(f"{self.name} makes clips sharper: call upsample(video).")
         if isinstance(captions, str):
             captions = [captions] * (num or 1)
-        given = captions if captions is not None else labels
-        num = (1 if num is None else num) if given is None else len(given) if num is None else num
-        if num < 1 or given is not None and len(given) != num:
-            raise ValueError(f"num is {num}, but there are {len(given)} captions or labels." if given is not None
+        captions = _said(captions, labels)
+        num = (1 if num is None else num) if captions is None else len(captions) if num is None else num
+        if num < 1 or captions is not None and len(captions) != num:
+            raise ValueError(f"num is {num}, but there are {len(captions)} captions or labels." if captions is not None
                              else f"num must be at least 1, not {num}.")
         frames = self.sample_shape[1] if num_frames is None else num_frames
         if frames < 1 or self.kind == "image" and frames != 1:
             raise ValueError(f"num_frames must be at least 1, and 1 for an image model; got {frames}.")
-        cond = None if given is None else self.encode(captions, labels) if labels is not None else self._conditions(captions, num, sampling)
+        sampling |= self.sampled_with(sampling, captions is not None)
+        cond = self._conditions(captions, num, sampling)
         denoised = [self._denoised(_samples(rows), frames, _rows(cond, rows), Sampling(**sampling), seed, advance) for rows, advance in self._chunks(num, 1, sampling, progress)]
         return torch.cat(denoised)
 
@@ -156,7 +158,7 @@ class Model:
         mask: bool, or 0 and 1, in a shape that broadcasts to (N, 1, T, H, W): 1 = given. captions: N, or one for all. method: "reconstruction", guidance by the gradient of
         the error at what is given, with this weight (w_r; `reconstruction_denoiser`); "replacement", which is weight 0: what is given is only put in, freshly noised, at every step
         (*Video Diffusion Models*, section 3.1); or "trained": a model of kind "interpolate" takes what is given, if whole frames, as input, as in training (*Make-A-Video*, section 3.3). Default: "trained" for such
-        a model, else "reconstruction". A mask of zeros samples as `sample` does with the same seed. Guidance takes about twice as long as replacement: it also runs the network backwards.
+        a model, else "reconstruction". A mask of zeros samples as `sample` does with the same seed, rival_scale and temporal_scale. Guidance takes about twice as long as replacement: it also runs the network backwards.
         Further keywords as for `sample`. ValueError for shapes, ranges, masks and methods that do not fit.
         """
         video = self._checked(video)
@@ -288,6 +290,16 @@ class Model:
                 done.append(torch.cat(parts, dim=2))
         return torch.cat(done)
 
+    def sampled_with(self, sampling: dict, from_captions: bool) -> dict[str, str | int | float]:
+        """With what steps, sampler, guidance_scale, rival_scale and temporal_scale `sample` works, given its keywords `sampling` and captions or none: what they do not say, the recipe does; but its
+        rival_scale holds only for guided clips (guidance_scale above 1) and ancestral sampling, without Langevin corrector, guidance_rescale and guidance_interval, and its temporal_scale only if single images were learnt."""
+        r = self.recipe
+        knows_images = r.num_images or r.frozen is not None
+        defaults = {"steps": r.sampling_steps, "sampler": r.sampler, "guidance_scale": r.guidance_scale, "rival_scale": r.rival_scale, "temporal_scale": r.temporal_scale if knows_images else 1.0}
+        found = {name: default if sampling.get(name) is None else sampling[name] for name, default in defaults.items()}
+        with_rivals = from_captions and found["guidance_scale"] > 1 and found["sampler"] == "ancestral" and not any(sampling.get(key) for key in ("langevin", "guidance_rescale", "guidance_interval"))
+        return found if with_rivals or sampling.get("rival_scale") is not None else {**found, "rival_scale": 0.0}
+
     def network_steps(self, num: int, steps: int | None = None, frames: int | None = None) -> int:
         """How many denoising steps, each of one batch, `num` samples take (for "upsample": clips of `frames` frames, else ValueError); progress bars count these."""
         if self.kind == "upsample" and frames is None:
@@ -324,7 +336,9 @@ class Model:
         z = randn_per_sample((channels, 1 if share_noise else frames, height, width), generators).to(self.device).expand(-1, -1, frames, -1, -1)
         scale = self.recipe.guidance_scale if how.guidance_scale is None else how.guidance_scale
         inputs = {**(inputs or {}), **self.frame_rate(how.fps, len(z))}
-        run = partial(self._run, **inputs)
+        if how.temporal_scale != 1 and self.kind != "video":
+            raise ValueError(f"temporal_scale is for models that make clips from nothing, and {self.name} does not.")
+        run = partial(self._run if how.temporal_scale == 1 else temporally_guided(self._run, how.temporal_scale), **inputs)
         if how.rival_scale:
             if (how.sampler or self.recipe.sampler) != "ancestral" or cond is None or cond.dim() != 3:
                 raise ValueError("rival_scale is for ancestral sampling from captions.")
@@ -412,6 +426,16 @@ def _not_negative(weight: float) -> float:
     if not weight >= 0:
         raise ValueError(f"weight must be at least 0, not {weight}.")
     return weight
+
+
+def _said(captions: Sequence[str] | str | None, labels: torch.Tensor | None) -> Sequence[str] | str | None:
+    """The captions, or those that labels (N, digits) or (N,) stand for; ValueError for both."""
+    if captions is not None and labels is not None:
+        raise ValueError("Pass captions or labels, not both.")
+    if labels is None:
+        return captions
+    labels = torch.as_tensor(labels)
+    return [str(Caption(tuple(row))) for row in (labels[:, None] if labels.dim() == 1 else labels).tolist()]
 
 
 def _rows(cond: torch.Tensor | None, rows: slice) -> torch.Tensor | None:

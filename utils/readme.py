@@ -9,6 +9,7 @@ import json
 import re
 
 from .cost import T4_SUSTAINED
+from .evaluate import sampling_words
 from .pretrained import runs, total_flops
 from .recipes import MNIST_SIZE, RECIPES
 from .runtime import ASSETS, ROOT
@@ -115,7 +116,7 @@ def summary_table() -> str:
         size = (f"{shape[1]} frames of " if shape[1] > 1 else "") + f"{shape[2]}×{shape[3]}"
         captions = "no captions" if recipe.captions is None else "captions" if recipe.paired else "clips without captions"
         lines.append(f"| {t['date']} | `{name}` | {_paper(name)} | {size}, {captions}; {sum(p.numel() for p in UNet(recipe.net).parameters()) / 1e6:.2f}M parameters; {flops:.1e} FLOPs on {_devices(t)} "
-                     f"(on a T4 {max(1, round(flops / T4_SUSTAINED / 60))} min, estimate) | {_in_short(result)} | n = {result['n']}, {result['steps']} steps: [all rows](assets/results/README.md#{name}) |")
+                     f"(on a T4 {max(1, round(flops / T4_SUSTAINED / 60))} min, estimate) | {_in_short(result)} | n = {result['n']}, {sampling_words(result)}: [all rows](assets/results/README.md#{name}) |")
     return "\n".join(lines)
 
 
@@ -127,8 +128,7 @@ def results_table() -> str:
             continue
         result = json.loads(path.read_text())
         t = result["trained"]
-        lines += [f"### {result['model']}", "", f"{_trained(t)} Measured on test digits, n = {result['n']} a row, {result['steps']} steps ({result['sampler']}), seed {result['seed']}"
-                  + (f", guidance {result['guidance_scale']:g}." if RECIPES[result['model']].captions else "."), "", *_earlier_runs(t)]
+        lines += [f"### {result['model']}", "", f"{_trained(t)} Measured on test digits, n = {result['n']} a row, {result['sampler']} sampling, {sampling_words(result)}, seed {result['seed']}.", "", *_earlier_runs(t)]
         if RECIPES[result["model"]].kind == "image" and RECIPES[result["model"]].sample_shape[-1] != MNIST_SIZE:
             for kind, rows in result["rows"].items():
                 lines += [{"motion": "Captions with directions, which a still frame cannot obey:", "digits": "Captions of digits alone:"}[kind], "",
@@ -186,12 +186,21 @@ def rivals_table() -> str:
     return _read_off_clips("rivals")
 
 
-def _read_off_clips(sweep: str) -> str:
-    result = json.loads((RESULTS / f"vdm-text-{sweep}.json").read_text())
+def temporal_table() -> str:
+    """What the judge reads off clips of vdm against temporal guidance, as Markdown."""
+    return _read_off_clips("temporal", "vdm")
+
+
+def _read_off_clips(sweep: str, model: str = "vdm-text") -> str:
+    result = json.loads((RESULTS / f"{model}-{sweep}.json").read_text())
     columns = {"digits": "both digits", "twice": "one of them two times", "pairs": "pairs with their direction", "directions": "direction, of digits as asked", "both_ways": "both ways, whichever digit", "same_way": "both the same way"}
     columns = {key: title for key, title in columns.items() if all(f"{key}_low" in row for row in result["rows"].values())}
-    return "\n".join([f"| `{result['model']}`, n = {result['n']}, {result['split']} digits, {result['device']} | " + " | ".join(columns.values()) + " | off the best path, pixels | frames that look like the digit |", "|---|" + "---|" * (len(columns) + 2)]
-                     + [f"| {name} | " + " | ".join(percent(row, key) for key in columns) + f" | {row['rmse']:.2f} | {row['identity']:.1%} |" for name, row in result["rows"].items()])
+    lines = [f"| `{result['model']}`, n = {result['n']}, {result['split']} digits, {result['device']} | " + "".join(f"{title} | " for title in columns.values())
+             + "off the best path, pixels | frames that look like the digit | kernel distance (95% interval) |", "|---|" + "---|" * (len(columns) + 3)]
+    for name, row in result["rows"].items():
+        distance = f"{row['kernel_distance']:z.3f} ({row['kernel_distance_low']:z.3f} to {row['kernel_distance_high']:z.3f})" if "kernel_distance" in row else ""
+        lines.append(f"| {name} | " + "".join(f"{percent(row, key)} | " for key in columns) + f"{row['rmse']:.2f} | {row['identity']:.1%} | {distance} |")
+    return "\n".join(lines)
 
 
 def shapes_table() -> str:
@@ -357,7 +366,7 @@ def _times(ratio: float, word: str) -> str:
     return "" if ratio == 1 else f", {ratio:.0f}× {word}"
 
 
-TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "clip-guidance": clip_guidance_table, "clip-intervals": interval_guidance_table, "clip-rivals": rivals_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table, "optimizers": lambda: settings_table("optimizers"),
+TABLES = {"summary": summary_table, "results": results_table, "steps": steps_table, "guidance": guidance_table, "clip-guidance": clip_guidance_table, "clip-intervals": interval_guidance_table, "clip-rivals": rivals_table, "clip-temporal": temporal_table, "speed": speed_table, "speedups": speedups_table, "shapes": shapes_table, "settings": settings_table, "optimizers": lambda: settings_table("optimizers"),
           "joint": joint_table, "survival": survival_table, "neighbours": neighbours_table, "growth": growth_table, "extension": extension_table, "inflation": inflation_table, "conditions": conditions_table, "interpolation": interpolation_table, "super-resolution": super_resolution_table}
 
 

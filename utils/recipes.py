@@ -100,7 +100,7 @@ class Recipe:
 
     sample_shape: (C, T, H, W). budgets: one Budget per name in `runtime.BUDGETS`. num_images: independent images packed with each
     clip in training (*Video Diffusion Models*, section 4.3.1). null_probability: how often a caption is dropped in training, so that
-    the null condition is learnt (classifier-free guidance); 1: the model learns from clips without captions, and what it knows of captions is in the weights it starts from. guidance_scale, sampler, sampling_steps, fps: sampling defaults.
+    the null condition is learnt (classifier-free guidance); 1: the model learns from clips without captions, and what it knows of captions is in the weights it starts from. guidance_scale, rival_scale, temporal_scale, sampler, sampling_steps, fps: sampling defaults.
     initial: a shipped model whose weights it starts from. frozen: a shipped model whose weights, where this one has them too, stay as they are.
     recaptioned: clips come without captions, and get those that `utils.captioner` reads off their frames.
     frame_skips: learn from clips at FINE_FPS / k frames a second for each k, moving from the first to the last (`frame_skip`), which is that of `fps`.
@@ -121,6 +121,8 @@ class Recipe:
     null_probability: float = 0.0
     min_snr: float | None = None
     guidance_scale: float = 1.0
+    rival_scale: float = 0.0
+    temporal_scale: float = 1.0
     sampler: str = "ddim"
     sampling_steps: int = 32
     initial: str | None = None
@@ -190,16 +192,16 @@ VDM_TEXT = Recipe(
     name="vdm-text", kind="video", prediction="v", schedule=CosineSchedule(shift=-2.0),
     net=UNetConfig(channels=(16, 32, 96, 128), blocks=(1, 1, 1, 1), space=(False, False, True, True), time=(False, False, True, True), text_width=64),
     sample_shape=(1, 16, 32, 32), captions="mixed", num_images=8, null_probability=0.1,
-    guidance_scale=2.0, sampler="ancestral",
+    guidance_scale=2.0, rival_scale=2.0, sampler="ancestral",
     curriculum=Curriculum((Practice(0.25, 1, -7.0, -3.0), Practice(0.2, 2, -7.0, -1.0))),
     budgets={"smoke": Budget(3, 2), "cpu": Budget(100, 4), "t4": Budget(9600, 32), "t4-long": Budget(28700, 32)})  # practice has no images packed: more steps for the same FLOPs
 
-VDM = replace(VDM_TEXT, name="vdm", net=replace(VDM_TEXT.net, text_width=None), captions=None, null_probability=0.0, guidance_scale=1.0, curriculum=None,
+VDM = replace(VDM_TEXT, name="vdm", net=replace(VDM_TEXT.net, text_width=None), captions=None, null_probability=0.0, guidance_scale=1.0, rival_scale=0.0, temporal_scale=1.3, curriculum=None,
               budgets=VDM_TEXT.budgets | {"t4": Budget(7500, 32), "t4-long": Budget(23000, 32)})
 
 MAV_IMAGE = replace(VDM_TEXT, name="mav-image", kind="image", net=replace(VDM_TEXT.net, time=(False,) * 4), sample_shape=(1, 1, 32, 32), num_images=0,
                     curriculum=Curriculum((Practice(0.2, 2, -4.0, 0.0, clearer=6.0), Practice(0.15, 2, -2.5, 0.5, clearer=2.0)), rehearsal=2),
-                    null_probability=0.2, guidance_scale=4.0,
+                    null_probability=0.2, guidance_scale=4.0, rival_scale=0.0,
                     budgets={"smoke": Budget(5, 8), "cpu": Budget(150, 16), "t4": Budget(2500, 512), "t4-long": Budget(7500, 512)})
 
 MAV = replace(MAV_IMAGE, name="mav", kind="video", net=replace(VDM_TEXT.net, pseudo_3d=True, frame_rate=True), sample_shape=(1, 16, 32, 32), curriculum=None,

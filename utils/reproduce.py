@@ -56,6 +56,7 @@ def stages(budget: str, amp: str, num: int, out: Path) -> dict[str, Stage]:
             found[f"guidance {name}"] = Stage(name, ["utils.sweep", "guidance", name, "--num", str(num)])
     for what in ("guidance", "intervals", "rivals"):
         found[f"{what} vdm-text"] = Stage("vdm-text", ["utils.sweep", what, "vdm-text", "--num", str(max(2, num // 8)), *shared])
+    found["temporal vdm"] = Stage("vdm", ["utils.sweep", "temporal", "vdm", "--num", str(max(2, num // 8)), *shared])
     found["survival"] = Stage("vdm-text", ["utils.survival", "vdm-text", "--num", str(max(2, num // 8)), *shared])
     found["extension"] = Stage("vdm-text", ["utils.extension", "vdm-text", "--num", str(max(2, num // 4)), *shared])
     for table, size in COMPARISONS.items():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 
 from .diffusion import coefficients, q_sample, to_eps, to_x
 from .runtime import randn_per_sample
@@ -182,6 +183,24 @@ def guided_denoiser(net: Callable[..., torch.Tensor], cond: torch.Tensor | None,
         return to_x(guided, z, log_snr, prediction)
 
     return denoise
+
+
+def temporally_guided(net: Callable[..., torch.Tensor], temporal_scale: float) -> Callable[..., torch.Tensor]:
+    """The network `net` with temporal guidance: frames + temporal_scale * (clip - frames), where clip is its output for clips (B, C, T, H, W) and frames that for each of their frames by itself.
+
+    The other frames are to a frame what a caption is to a clip (`guided_denoiser`): 0 leaves each frame alone, 1 is as trained, more exaggerates what frames have in common. For networks that know single images: from joint
+    training (*Video Diffusion Models*, section 4.3.1), or because an image network is in them (*Make-A-Video*, section 3.2). After Esser et al. 2023 (arXiv 2302.03011), who guide the null condition alone. Inputs of the
+    network that are one a clip, (B,) or (B, embed_dim), are those of each of its frames. Twice the calls.
+    """
+
+    def guided(z: torch.Tensor, log_snr: torch.Tensor, cond: torch.Tensor | None = None, **inputs: torch.Tensor) -> torch.Tensor:
+        count = z.shape[2]
+        alone = {name: tensor.repeat_interleave(count, dim=0) for name, tensor in inputs.items()}
+        frames = net(rearrange(z, "b c t h w -> (b t) c 1 h w"), log_snr.repeat_interleave(count), None if cond is None else cond.repeat_interleave(count, dim=0), **alone)
+        frames = rearrange(frames, "(b t) c 1 h w -> b c t h w", t=count)
+        return frames + temporal_scale * (net(z, log_snr, cond, **inputs) - frames)
+
+    return guided
 
 
 class RivalDenoiser:

@@ -33,7 +33,7 @@ class Survival(ResultRows):
         """Add the row of that name, unless it is there: real clips, clips sampled from noise, or from the real ones at a log-SNR."""
         if name in self.rows():
             return
-        start, options = time.monotonic(), {"seed": self.seed, "progress": True, "steps": self.more["steps"], "guidance_scale": self.more["guidance_scale"]}
+        start, options = time.monotonic(), {"seed": self.seed, "progress": True, "steps": self.more["steps"], "guidance_scale": self.more["guidance_scale"], "rival_scale": 0.0}
         if name == FLOOR:
             clips = self.real
         else:

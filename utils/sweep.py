@@ -1,10 +1,11 @@
-"""The curves of lessons 02 and 03: quality against denoising steps for each sampler, and against the guidance scale; the latter for clips, to choose a video model's scale; at which noise levels guidance acts; and guidance away from rival captions.
+"""The curves of lessons 02 and 03: quality against denoising steps for each sampler, and against the guidance scale; the latter for clips, to choose a video model's scale; at which noise levels guidance acts; guidance away from rival captions; and temporal guidance.
 
     python -m utils.sweep steps mnist-guided        # assets/results/mnist-guided-steps.json
     python -m utils.sweep guidance mnist-guided     # assets/results/mnist-guided-guidance.json
     python -m utils.sweep guidance vdm-text         # assets/results/vdm-text-guidance.json: on validation digits
     python -m utils.sweep intervals vdm-text        # assets/results/vdm-text-intervals.json: guided at some noise levels only
     python -m utils.sweep rivals vdm-text           # assets/results/vdm-text-rivals.json: guided away from clips that show one digit two times
+    python -m utils.sweep temporal vdm              # assets/results/vdm-temporal.json: guided away from frames that know nothing of each other
 
 Every row is measured on the same seeds and the same labels or captions, so rows can be compared pair by pair; for images, real digits and noise are added.
 """
@@ -34,7 +35,8 @@ SCALES = (0.0, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 CLIP_SCALES = (1.0, 1.5, 2.0, 3.0)
 INTERVALS = {"nowhere": None, "everywhere": (-math.inf, math.inf), "below -2": (-math.inf, -2.0), "from -2 to 0": (-2.0, 0.0), "from 0 on": (0.0, math.inf)}  # of log-SNR
 INTERVAL_SCALE = 3.0  # guidance scale in an interval
-RIVAL_SCALE = 2.0  # of guidance away from rival captions
+RIVAL_SCALES = (0.0, 1.0, 2.0)  # of guidance away from rival captions
+TEMPORAL_SCALES = (0.0, 1.0, 1.3, 1.6, 2.0)
 
 
 class Sweep(ResultRows):
@@ -109,7 +111,7 @@ def guidance(sweep: Sweep) -> None:
 def guidance_of_clips(model: Model, num: int, seed: int, path: Path, kind: str = "motion") -> None:
     """A row for each of CLIP_SCALES: what the judge reads off clips for `num` captions of this kind on validation digits. For choosing a scale: reported numbers are on test digits (`evaluate`).
     Rows already there are kept."""
-    _rows_of_clips(model, num, seed, path, kind, {f"guidance {scale:g}": {"guidance_scale": scale} for scale in CLIP_SCALES})
+    _rows_of_clips(model, num, seed, path, kind, {f"guidance {scale:g}": {"guidance_scale": scale, "rival_scale": 0.0} for scale in CLIP_SCALES})
 
 
 def intervals_of_clips(model: Model, num: int, seed: int, path: Path, kind: str = "motion") -> None:
@@ -119,9 +121,14 @@ def intervals_of_clips(model: Model, num: int, seed: int, path: Path, kind: str 
 
 
 def rivals_of_clips(model: Model, num: int, seed: int, path: Path, kind: str = "motion") -> None:
-    """As `guidance_of_clips`, with the recipe's guidance, alone and away from rivals at RIVAL_SCALE; as a control once with rivals that stay equally likely."""
-    rows = {"rivals 0": {"rival_scale": 0.0}, f"rivals {RIVAL_SCALE:g}": {"rival_scale": RIVAL_SCALE}, f"rivals {RIVAL_SCALE:g}, equally likely": {"rival_scale": RIVAL_SCALE, "follow_rivals": False}}
+    """As `guidance_of_clips`, with the recipe's guidance, away from rivals at each of RIVAL_SCALES; as a control, at the last once with rivals that stay equally likely."""
+    rows = {f"rivals {scale:g}": {"rival_scale": scale} for scale in RIVAL_SCALES} | {f"rivals {RIVAL_SCALES[-1]:g}, equally likely": {"rival_scale": RIVAL_SCALES[-1], "follow_rivals": False}}
     _rows_of_clips(model, num, seed, path, kind, {name: {"guidance_scale": model.recipe.guidance_scale, **row} for name, row in rows.items()})
+
+
+def temporal_of_clips(model: Model, num: int, seed: int, path: Path, kind: str | None = None) -> None:
+    """A row for each of TEMPORAL_SCALES, with what else the recipe says: as `guidance_of_clips`, or for `num` clips without captions (kind None)."""
+    _rows_of_clips(model, num, seed, path, kind, {f"temporal {scale:g}": {"guidance_scale": model.recipe.guidance_scale, "temporal_scale": scale} for scale in TEMPORAL_SCALES})
 
 
 def _recipes_way(model: Model) -> dict[str, str | int]:
@@ -129,25 +136,25 @@ def _recipes_way(model: Model) -> dict[str, str | int]:
     return {"sampler": model.recipe.sampler, "steps": model.recipe.sampling_steps}
 
 
-def _rows_of_clips(model: Model, num: int, seed: int, path: Path, kind: str, settings: dict[str, dict]) -> None:
+def _rows_of_clips(model: Model, num: int, seed: int, path: Path, kind: str | None, settings: dict[str, dict]) -> None:
     table = ResultRows(path, model, num, seed, **_recipes_way(model), split="validation", captions=kind)
     captions = replace(model.recipe, captions=kind).dataset("validation", 77 + seed).sample(num).captions
     reference = read((replace(model.recipe, captions=kind).dataset("validation", 78 + seed).sample(num).video + 1) / 2).features
     for name, options in settings.items():
         if name in table.rows():
             continue
-        reading = read(model.sample(captions, seed=5 + seed, progress=True, **options))
-        numbers = {**kernel_distance_interval(reading.features, reference), **obeyed(reading, captions), **motion(reading)}
+        reading = read(model.sample(captions, num=num, seed=5 + seed, progress=True, **options))
+        numbers = {**kernel_distance_interval(reading.features, reference), **(obeyed(reading, captions) if captions else {}), **motion(reading)}
         table.write(name, {"guidance_scale": options["guidance_scale"], **{key: round(value, 4) for key, value in numbers.items()}})
 
 
-OF_CLIPS = {"guidance": guidance_of_clips, "intervals": intervals_of_clips, "rivals": rivals_of_clips}
+OF_CLIPS = {"guidance": guidance_of_clips, "intervals": intervals_of_clips, "rivals": rivals_of_clips, "temporal": temporal_of_clips}
 
 
 @telling_of_errors()
 def main() -> None:
-    """Measure either curve for a shipped image model; or the second, the intervals, or the rivals, for a video model."""
-    parser = argparse.ArgumentParser(prog="python -m utils.sweep", description="Quality against denoising steps, against the guidance scale, or with guidance in a part of the noise or away from rivals.")
+    """Measure either curve for a shipped image model; or the second, the intervals, the rivals, or temporal guidance, for a video model."""
+    parser = argparse.ArgumentParser(prog="python -m utils.sweep", description="Quality against denoising steps, against the guidance scale, with guidance in a part of the noise or away from rivals, or against the temporal scale.")
     parser.add_argument("what", choices=("steps", *OF_CLIPS))
     parser.add_argument("model", nargs="?", default="mnist-guided")
     parser.add_argument("--num", type=int, default=512)
@@ -158,11 +165,11 @@ def main() -> None:
     a = parser.parse_args()
     model = load_pretrained(a.model, a.device, amp=a.amp)
     path = RESULTS / f"{a.model}-{a.what}.json"
-    if model.kind == "video" and a.what != "steps" and model.recipe.captions:
-        OF_CLIPS[a.what](model, a.num, a.seed, path, "motion" if model.recipe.paired else "digits")
+    if model.kind == "video" and (model.recipe.captions and a.what in OF_CLIPS or a.what == "temporal"):
+        OF_CLIPS[a.what](model, a.num, a.seed, path, None if model.recipe.captions is None else "motion" if model.recipe.paired else "digits")
         return
-    if a.what in ("intervals", "rivals"):
-        parser.error(f"{a.model} is not a video model with captions")
+    if a.what in ("intervals", "rivals", "temporal"):
+        parser.error(f"{a.model} is not a video model" + " with captions" * (a.what != "temporal"))
     if model.recipe.sample_shape[-1] != MNIST_SIZE or a.what == "guidance" and model.recipe.captions is None:
         parser.error({"steps": f"{a.model} is not an image model of single digits", "guidance": f"{a.model} is not an image model of single digits, or a video model, with captions"}[a.what])
     sweep = Sweep(model, a.num, a.seed, path, **({} if a.what == "steps" else _recipes_way(model)))

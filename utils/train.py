@@ -372,7 +372,7 @@ class Trainer:
 
     def fingerprint(self) -> str:
         """A text that two runs share exactly if one may continue the other: the learning rate, and how samples are drawn by default, may change on the way."""
-        return repr((dataclasses.replace(self.recipe, budgets={}, learning_rate=0.0, guidance_scale=0.0, sampler="", sampling_steps=0), self.budget, self.seed, *(earlier for earlier in (self.origin, self.base) if earlier is not None), *(["fresh text"] if self.fresh_text else []),
+        return repr((dataclasses.replace(self.recipe, budgets={}, learning_rate=0.0, guidance_scale=0.0, rival_scale=0.0, temporal_scale=1.0, sampler="", sampling_steps=0), self.budget, self.seed, *(earlier for earlier in (self.origin, self.base) if earlier is not None), *(["fresh text"] if self.fresh_text else []),
                      *([self.data.digest] if isinstance(self.data, VideoFolder) else []), *([] if isinstance(self.optimizer, Muon) else [type(self.optimizer).__name__])))
 
     def save(self, path: Path) -> None:
