@@ -52,8 +52,11 @@ def test_numbers_in_the_text_around_the_tables_are_measured():
     alone, packed = (measure(VDM_TEXT.net, VDM_TEXT.sample_shape, images).flops / 1e9 for images in (0, VDM_TEXT.num_images))
     text = README.read_text()
     assert f"(by chance: {chance:.0%}; of real clips, {real:.0%})" in text and f"make {alone:.1f} GFLOP {packed:.1f}." in text
+    row = {name: json.loads((RESULTS / f"{name}.json").read_text())["rows"][kind][name] for name, kind in (("vdm", "unconditional"), ("vdm-text", "motion"), ("mav", "motion"))}
+    assert "keeps to straight paths best, and its digits least" in text and min(row, key=lambda name: row[name]["rmse"]) == min(row, key=lambda name: row[name]["identity"]) == "vdm"
     away = json.loads((RESULTS / "vdm-text-rivals.json").read_text())["rows"]
-    assert "five in six prompts show both digits, for twice the time" in text and round(6 * away["rivals 2"]["digits"]) == 5 and away["rivals 2"]["twice_high"] < away["rivals 0"]["twice_low"]
+    assert "and three in five of those that appear set off as asked" in text and round(5 * rows["vdm-text"]["directions"]) == 3
+    assert "In five prompts of six both digits appear" in text and round(6 * rows["vdm-text"]["digits"]) == 5 and "with the usual guidance alone it is two in three" in text and round(3 * away["rivals 0"]["digits"]) == 2
 
 
 def test_the_two_commands_are_there_and_the_address_is_stamped():

@@ -115,8 +115,8 @@ def kept_clips(path: Path | None, model: Model, prompts: list[str] | None, num: 
 
 def sampling_words(result: dict) -> str:
     """What a results file says of `Model.sampled_with`, in words; of guidance only where there is any."""
-    away, temporal = result.get("rival_scale", 0.0), result.get("temporal_scale", 1.0)
-    return (f"{result['steps']} steps" + f", guidance {result['guidance_scale']:g}" * (result["guidance_scale"] != 1) + f", {away:g} away from rivals" * bool(away)
+    scale, away, temporal = (result.get(key, none) for key, none in (("guidance_scale", 1.0), ("rival_scale", 0.0), ("temporal_scale", 1.0)))
+    return (f"{result['steps']} steps" + f", guidance {scale:g}" * (scale != 1) + f", {away:g} away from rivals" * bool(away)
             + f", temporal guidance {temporal:g}" * (temporal != 1))
 
 
