@@ -629,7 +629,7 @@ print("K = 0:", bought(2400, 16, 0), "  K = 8:", bought(2400, 16, 8))
 # </details>
 #
 # ## What was shown, and what was not
-# Shown: what leaks without a mask; that packed equals separate to rounding error; a joint loss equal to the trainer's; a live pair; nine runs with their uncertainty, in which eight images lower the loss for the same clips; single runs in which they do not for the same cost; temporal guidance, which makes better samples from the same weights. Not shown: better *samples*; what a *large* run gains (`python -m utils.compare joint` on a GPU is one command); the quality of single images; images from another source than the videos, which is where this becomes text-to-video without captioned clips (lesson 10).
+# Shown: what leaks without a mask; that packed equals separate to rounding error; a joint loss equal to the trainer's; a live pair; nine runs with their uncertainty, in which eight images lower the loss for the same clips; single runs in which they do not for the same cost; temporal guidance, which makes better samples from the same weights. Not shown: that images in *training* make better samples; what a *large* run gains (`python -m utils.compare joint` on a GPU is one command); the quality of single images; images from another source than the videos, which is where this becomes text-to-video without captioned clips (lesson 10).
 #
 # Next: [lesson 08](08_reconstruction_guidance.ipynb) takes the trained model and continues from given frames.
 #
