@@ -61,6 +61,7 @@ def test_gradients_pass(gpu):
 
 MADE = {
     "sample": ("vdm-text", lambda model, clips: model.sample(["3 and 7", "1 moving up and 0 moving down"], steps=2)),
+    "sample with temporal guidance": ("vdm", lambda model, clips: model.sample(num=2, steps=2)),
     "sample with DPM-Solver++": ("mnist-guided", lambda model, clips: model.sample(["3", "7"], steps=3, sampler="dpm++")),
     "inpaint, guided": ("vdm-text", lambda model, clips: model.inpaint(clips, torch.arange(16)[:, None, None] < 8, "3 and 7", steps=2)),
     "extend": ("vdm-text", lambda model, clips: model.extend(clips, 24, "3 and 7", steps=2)),
