@@ -475,7 +475,7 @@ show.film_strip(drawn, [f"ω = {scale:g}" for scale in scales for _ in range(2)]
 # $\omega = 0$: sixteen unrelated images, as no frame knows of another. $\omega = 1$: the network as trained. Above, what frames have in common is exaggerated. A little of that is hard to see in two clips (the next table sees it); at 3 it is far too much, and strokes swell into white blobs.
 # </details>
 #
-# In code it is four lines around the network. The library's is the same:
+# In code it is a few lines around the network. The library's is the same:
 
 # %%
 # NBVAL_CHECK_OUTPUT
