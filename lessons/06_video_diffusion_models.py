@@ -422,12 +422,12 @@ from utils.captions import rivals
 from utils.samplers import RivalDenoiser, sample_loop
 both = rivals(prompt)
 print(prompt, "  rivals:", *both, sep="\n  ")
-eight = 2 if BUDGET == "smoke" else 8
+followed_clips = 2 if BUDGET == "smoke" else 8
 levels = model.log_snr(model.recipe.schedule.times(min(STEPS, 16)))
 figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), sharey=True, layout="constrained")
 for ax, scale in zip(axes, (0.0, 2.0)):
-    generators, believed = [generator(k, 12) for k in range(eight)], []
-    denoise = RivalDenoiser(model.net, model.encode([prompt] * eight), model.encode(both)[None].expand(eight, -1, -1), 2.0, scale, "v")
+    generators, believed = [generator(k, 12) for k in range(followed_clips)], []
+    denoise = RivalDenoiser(model.net, model.encode([prompt] * followed_clips), model.encode(both)[None].expand(followed_clips, -1, -1), 2.0, scale, "v")
     noise = torch.cat([torch.randn(1, 1, 16, 32, 32, generator=g) for g in generators]).to(DEVICE)
     with torch.no_grad():
         for _ in sample_loop(denoise, noise, levels, generators, "ancestral"):
@@ -435,7 +435,7 @@ for ax, scale in zip(axes, (0.0, 2.0)):
     ax.plot(levels[:-1], torch.stack(believed), color=show.BLUE, alpha=0.6)
     ax.set(xlim=(-8, 4), ylim=(-0.03, 1.03), xlabel="log-SNR", title=f"h = {scale:g}: {'the sampler only watches' if not scale else 'it also pushes'}")
 axes[0].set_ylabel("weight of the first rival")
-figure.suptitle(f"which mistake is this clip about to make? ({eight} clips)")
+figure.suptitle(f"which mistake is this clip about to make? ({followed_clips} clips)")
 plt.show()
 
 # %%
@@ -462,7 +462,7 @@ assert abs(followed["both_ways"] - alone["both_ways"]) < 0.1 and followed["pairs
 #
 # *Watched alone*, the weights start near one half: in strong noise neither mistake shows. From about −5 on each clip makes up its mind, and its weight goes to one side. *With the push* they soon jump from side to side: after each push away from one mistake, the step just taken fits the other one better, so the next push goes the other way, and neither wins. Away from rivals, five clips in six show both digits instead of two in three, and the commonest mistake is nearly gone ($h = 1$ does about as well, so the dial need not be set finely). The same weights, not trained any further: they knew it, each place for itself. The control costs as much and helps nothing: what helps is knowing *which* mistake.
 #
-# What stays is what the rivals do not name. In a fifth of the clips both digits still go the same way: directions are chosen place by place, too. *Pairs* gain little, as the model hardly knows whose direction is whose (below). And the path comes out a little worse. The recipe takes $h = 2$ (`rival_scale`) wherever it guides: the clips of section 1, and the numbers below. Above, guidance was alone so far, to see what it does by itself. (Two places that look at each other could do without the trick: [lesson 10](10_make_a_video.ipynb) trains an image model for that.)
+# What stays is what the rivals do not name. In a fifth of these clips both digits still go the same way: directions are chosen place by place, too. *Pairs* gain little, as the model hardly knows whose direction is whose (below). And the path comes out a little worse. The recipe takes $h = 2$ (`rival_scale`) wherever it guides: the clips of section 1, and the numbers below. Above, guidance was alone so far, to see what it does by itself. (Two places that look at each other could do without the trick: [lesson 10](10_make_a_video.ipynb) trains an image model for that.)
 # </details>
 #
 # From a results file, measured once with more clips, all the numbers of [lesson 04](04_moving_mnist.ipynb#9.-Reading-a-clip): the kernel *distance* to real clips; *digits* and *pairs* as asked; how far a digit is from the best bouncing path; its *speed* in pixels a frame; *identity*. The last control, real clips backwards, should pass in all but pairs, as the captions do not fit them.

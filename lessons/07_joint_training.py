@@ -506,9 +506,9 @@ assert strong["rmse"] < usual["rmse"] and strong["identity"] > usual["identity"]
 # %% [markdown]
 # <details><summary>What to see</summary>
 #
-# At 0 there are no paths to speak of. From 1 to 1.3 paths are straighter by a quarter, more frames look like their clip's digit, and the distance is no larger (the intervals overlap). Further up, path and identity still gain, but clips move away from real ones: at 2 they are four times as far as without guidance. It is the bargain of every guidance: what is exaggerated improves, and variety and naturalness pay (lesson 03). So the recipe takes 1.3, and the clips of `vdm` in the [README](../README.md#what-the-shipped-models-make) are sampled with it.
+# At 0 there are no paths to speak of. From 1 to 1.3 paths are straighter by a quarter, more frames look like their clip's digit, and the distance is no larger (the intervals overlap). Further up, path and identity still gain, but clips move away from real ones: at 2 they are four times as far as without guidance. It is the bargain of guidance ([lesson 03](03_guidance.ipynb)): what is exaggerated improves, and other things pay. So the recipe takes 1.3, and the clips of `vdm` in the [README](../README.md#what-the-shipped-models-make) are sampled with it.
 #
-# `vdm-text` and `mav` do without: they have captions to be guided by, and the calls of the network that this costs are spent there. (In a few trials with 64 clips it made their paths a little straighter, too; what it cost were digits as asked, or the distance.)
+# `vdm-text` and `mav` do without: they have captions to be guided by, and the calls of the network that this costs are spent there.
 # </details>
 #
 # ## 10. Play

@@ -57,6 +57,7 @@ def test_numbers_in_the_text_around_the_tables_are_measured():
     away = json.loads((RESULTS / "vdm-text-rivals.json").read_text())["rows"]
     assert "and three in five of those that appear set off as asked" in text and round(5 * rows["vdm-text"]["directions"]) == 3
     assert "In five prompts of six both digits appear" in text and round(6 * rows["vdm-text"]["digits"]) == 5 and "with the usual guidance alone it is two in three" in text and round(3 * away["rivals 0"]["digits"]) == 2
+    assert round(6 * away["rivals 2"]["digits"]) == 5 and away["rivals 2"]["twice_high"] < away["rivals 0"]["twice_low"]
 
 
 def test_the_two_commands_are_there_and_the_address_is_stamped():
